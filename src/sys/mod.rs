@@ -1,0 +1,80 @@
+//! The machine below: raw system calls, thread state, futexes, copies that survive bad pointers.
+//!
+//! Inside a preloaded library every libc call may be our own hook, so system calls are made
+//! directly. Nothing here touches `errno`. Async-signal-safe throughout.
+
+pub mod fault;
+pub mod futex;
+pub mod tls;
+
+use crate::abi::{Errno, Result};
+
+/// A raw system call; the kernel's result, `-errno` on failure.
+///
+/// # Safety
+///
+/// The arguments are what system call `nr` expects; pointers are valid for it or may fault.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
+    let ret: isize;
+    // SAFETY: the syscall instruction clobbers rcx and r11 only; the caller vouches for the rest.
+    unsafe {
+        core::arch::asm!("syscall", inlateout("rax") nr as isize => ret, in("rdi") a, in("rsi") b,
+            in("rdx") c, in("r10") d, in("r8") e, in("r9") f, lateout("rcx") _, lateout("r11") _,
+            options(nostack));
+    }
+    ret
+}
+
+/// A raw system call; the kernel's result, `-errno` on failure.
+///
+/// # Safety
+///
+/// The arguments are what system call `nr` expects; pointers are valid for it or may fault.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
+    let ret: isize;
+    // SAFETY: the svc instruction changes x0 only; the caller vouches for the rest.
+    unsafe {
+        core::arch::asm!("svc 0", in("x8") nr, inlateout("x0") a as isize => ret, in("x1") b,
+            in("x2") c, in("x3") d, in("x4") e, in("x5") f, options(nostack));
+    }
+    ret
+}
+
+/// Turns a raw result into a `Result`.
+#[inline(always)]
+pub fn check(ret: isize) -> Result<usize> {
+    if (-4095..0).contains(&ret) { Err(Errno(-ret as i32)) } else { Ok(ret as usize) }
+}
+
+/// `syscall!(NAME, args…)`: `SYS_NAME` with up to six arguments cast to usize, as
+/// `Result<usize, Errno>`. Must stand in an `unsafe` block.
+#[macro_export]
+macro_rules! syscall {
+    ($nr:ident $(, $a:expr)*) => { $crate::syscall!(@pad $nr; $($a as usize),*) };
+    (@pad $nr:ident; ) => { $crate::syscall!(@call $nr; 0, 0, 0, 0, 0, 0) };
+    (@pad $nr:ident; $a:expr) => { $crate::syscall!(@call $nr; $a, 0, 0, 0, 0, 0) };
+    (@pad $nr:ident; $a:expr, $b:expr) => { $crate::syscall!(@call $nr; $a, $b, 0, 0, 0, 0) };
+    (@pad $nr:ident; $a:expr, $b:expr, $c:expr) => { $crate::syscall!(@call $nr; $a, $b, $c, 0, 0, 0) };
+    (@pad $nr:ident; $a:expr, $b:expr, $c:expr, $d:expr) => { $crate::syscall!(@call $nr; $a, $b, $c, $d, 0, 0) };
+    (@pad $nr:ident; $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => { $crate::syscall!(@call $nr; $a, $b, $c, $d, $e, 0) };
+    (@pad $nr:ident; $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => { $crate::syscall!(@call $nr; $a, $b, $c, $d, $e, $f) };
+    (@call $nr:ident; $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => {
+        $crate::sys::check($crate::sys::raw6(libc::$nr as i64, $a, $b, $c, $d, $e, $f))
+    };
+}
+
+/// Thread id of the caller, asked of the kernel (glibc's cached one is wrong after a raw clone).
+pub fn gettid() -> u32 {
+    // SAFETY: no pointers.
+    unsafe { raw6(libc::SYS_gettid, 0, 0, 0, 0, 0, 0) as u32 }
+}
+
+/// Process id of the caller, asked of the kernel.
+pub fn getpid() -> u32 {
+    // SAFETY: no pointers.
+    unsafe { raw6(libc::SYS_getpid, 0, 0, 0, 0, 0, 0) as u32 }
+}
