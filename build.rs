@@ -7,7 +7,9 @@ fn main() {
     cc::Build::new()
         .file("cshim/cshim.c")
         .flag("-fvisibility=hidden")
-        .flag("-fexceptions")
+        // pthread_cancel unwinds from inside the sleep: tables for every instruction, and the
+        // setjmp form of pthread_cleanup_push, which needs no call-site table (no -fexceptions).
+        .flag("-fasynchronous-unwind-tables")
         .flag("-std=gnu11")
         .warnings(true)
         .extra_warnings(true)

@@ -1,8 +1,320 @@
-/* What stable Rust cannot define: see build.rs. Names are cshim_<symbol>, all hidden. */
+/* What stable Rust cannot define: see build.rs.
+ *
+ * Names are cshim_<symbol>, all hidden; src/interpose exports the symbols and jumps here. A blocked
+ * call sleeps in a frame of this file, so that pthread_cancel(3) finds only C frames to unwind; the
+ * Rust functions called from here (mqns_*) return promptly.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <mqueue.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
 
 /* struct Tls of src/sys/tls.rs: 128 bytes, zero to begin with. */
 __thread struct { uint64_t words[16]; } cshim_tls_block
     __attribute__((tls_model("initial-exec"), aligned(64)));
 
 void *cshim_tls(void) { return &cshim_tls_block; }
+
+/* ---- results -------------------------------------------------------------------------------- */
+
+/* Results of mqns_* functions: >= 0, a negated errno, or one of these. */
+#define SLEEP INTPTR_MIN
+#define BYPASS (INTPTR_MIN + 1)
+
+int *cshim_errno(void) { return __errno_location(); }
+
+static inline long finish(long r)
+{
+    if (__builtin_expect(r < 0, 0)) {
+        errno = (int)-r;
+        return -1;
+    }
+    return r;
+}
+
+/* A raw system call: libc's syscall() is our own export here. */
+static inline long raw(long nr, long a, long b, long c, long d, long e, long f)
+{
+#if defined(__x86_64__)
+    long ret;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall" : "=a"(ret) : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return ret;
+#elif defined(__aarch64__)
+    register long x8 __asm__("x8") = nr;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+    return x0;
+#else
+#error "architecture not supported"
+#endif
+}
+
+/* ---- sleeping -------------------------------------------------------------------------------- */
+
+/* The first fields of struct Wait of src/queue/wait.rs; the rest is private to it. */
+struct wait {
+    uint32_t *word;
+    uint32_t expected;
+    uint32_t timed;
+    struct timespec deadline;
+    uint64_t rest[16];
+};
+const size_t cshim_wait_size = sizeof(struct wait);
+
+extern long mqns_send(mqd_t, const char *, size_t, unsigned, const struct timespec *, struct wait *);
+extern long mqns_receive(mqd_t, char *, size_t, unsigned *, const struct timespec *, struct wait *);
+extern long mqns_resume(struct wait *, int);
+extern void mqns_cancel(void *);
+extern int mqns_restarting(struct wait *);
+
+/* futex_waitv(2) restarts after a handler with SA_RESTART, and takes an absolute deadline; where it
+ * is missing, FUTEX_WAIT_BITSET ends with EINTR after any handler and mqns_restarting decides. */
+static long futex_sleep(struct wait *w)
+{
+    static int no_waitv;
+    if (!__atomic_load_n(&no_waitv, __ATOMIC_RELAXED)) {
+        struct { uint64_t val, uaddr; uint32_t flags, reserved; } one = {
+            w->expected, (uintptr_t)w->word, 2 /* FUTEX_32, shared */, 0 };
+        long r = raw(SYS_futex_waitv, (long)&one, 1, 0, w->timed ? (long)&w->deadline : 0, CLOCK_REALTIME, 0);
+        if (r != -ENOSYS && r != -EPERM)
+            return r < 0 ? r : 0;
+        __atomic_store_n(&no_waitv, 1, __ATOMIC_RELAXED);
+    }
+    long r = raw(SYS_futex, (long)w->word, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, w->expected,
+                 w->timed ? (long)&w->deadline : 0, 0, FUTEX_BITSET_MATCH_ANY);
+    if (r == -EINTR && mqns_restarting(w))
+        return 0;
+    return r;
+}
+
+static long sleep_until_done(struct wait *w)
+{
+    long r;
+    do {
+        r = mqns_resume(w, (int)futex_sleep(w));
+    } while (r == SLEEP);
+    return r;
+}
+
+/* The same as a cancellation point: as libc does around a system call, cancellation is made
+ * asynchronous for the sleep alone. */
+static long sleep_cancellable(struct wait *w)
+{
+    long r;
+    pthread_cleanup_push(mqns_cancel, w);
+    do {
+        int type;
+        pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+        long slept = futex_sleep(w);
+        pthread_setcanceltype(type, NULL);
+        r = mqns_resume(w, (int)slept);
+    } while (r == SLEEP);
+    pthread_cleanup_pop(0);
+    return r;
+}
+
+/* A system call that is a cancellation point. */
+static long raw_cancellable(long nr, long a, long b, long c, long d, long e, long f)
+{
+    int type;
+    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+    long r = raw(nr, a, b, c, d, e, f);
+    pthread_setcanceltype(type, NULL);
+    return r;
+}
+
+/* A descriptor that is not ours: the kernel's queue, or no queue. */
+static long kernel_queue(long r) { return r == -ENOSYS ? -EBADF : r; }
+
+static __attribute__((noinline)) long send_slow(long r, struct wait *w, int cancellable, mqd_t d, const char *msg,
+                                                size_t len, unsigned prio, const struct timespec *t)
+{
+    if (r == SLEEP)
+        return cancellable ? sleep_cancellable(w) : sleep_until_done(w);
+    if (r == BYPASS)
+        return kernel_queue((cancellable ? raw_cancellable : raw)(SYS_mq_timedsend, d, (long)msg, (long)len, prio,
+                                                                  (long)t, 0));
+    return r;
+}
+
+static __attribute__((noinline)) long receive_slow(long r, struct wait *w, int cancellable, mqd_t d, char *msg,
+                                                   size_t len, unsigned *prio, const struct timespec *t)
+{
+    if (r == SLEEP)
+        return cancellable ? sleep_cancellable(w) : sleep_until_done(w);
+    if (r == BYPASS)
+        return kernel_queue((cancellable ? raw_cancellable : raw)(SYS_mq_timedreceive, d, (long)msg, (long)len,
+                                                                  (long)prio, (long)t, 0));
+    return r;
+}
+
+int cshim_mq_timedsend(mqd_t d, const char *msg, size_t len, unsigned prio, const struct timespec *t)
+{
+    struct wait w;
+    pthread_testcancel();
+    long r = mqns_send(d, msg, len, prio, t, &w);
+    if (__builtin_expect(r < 0, 0))
+        r = send_slow(r, &w, 1, d, msg, len, prio, t);
+    return (int)finish(r);
+}
+
+int cshim_mq_send(mqd_t d, const char *msg, size_t len, unsigned prio)
+{
+    return cshim_mq_timedsend(d, msg, len, prio, NULL);
+}
+
+ssize_t cshim_mq_timedreceive(mqd_t d, char *msg, size_t len, unsigned *prio, const struct timespec *t)
+{
+    struct wait w;
+    pthread_testcancel();
+    long r = mqns_receive(d, msg, len, prio, t, &w);
+    if (__builtin_expect(r < 0, 0))
+        r = receive_slow(r, &w, 1, d, msg, len, prio, t);
+    return finish(r);
+}
+
+ssize_t cshim_mq_receive(mqd_t d, char *msg, size_t len, unsigned *prio)
+{
+    return cshim_mq_timedreceive(d, msg, len, prio, NULL);
+}
+
+/* ---- variadic functions ----------------------------------------------------------------------- */
+
+extern long mqns_open(const char *, int, mode_t, const struct mq_attr *, int);
+extern long mqns_unlink(const char *, int);
+extern long mqns_getsetattr(mqd_t, const struct mq_attr *, struct mq_attr *);
+extern long mqns_notify(mqd_t, const struct sigevent *);
+
+mqd_t cshim_mq_open(const char *name, int oflag, ...)
+{
+    mode_t mode = 0;
+    struct mq_attr *attr = NULL;
+    if (oflag & O_CREAT) {
+        va_list ap;
+        va_start(ap, oflag);
+        mode = va_arg(ap, mode_t);
+        attr = va_arg(ap, struct mq_attr *);
+        va_end(ap);
+    }
+    return (mqd_t)finish(mqns_open(name, oflag, mode, attr, 0));
+}
+
+/* What a program built with _FORTIFY_SOURCE calls when it passes two arguments. */
+mqd_t cshim___mq_open_2(const char *name, int oflag)
+{
+    if (oflag & O_CREAT) {
+        static const char text[] = "*** invalid mq_open call: O_CREAT without mode and attr ***: terminated\n";
+        raw(SYS_write, 2, (long)text, sizeof text - 1, 0, 0, 0);
+        abort();
+    }
+    return (mqd_t)finish(mqns_open(name, oflag, 0, NULL, 0));
+}
+
+extern long mqns_close(int);
+extern long mqns_close_range(unsigned, unsigned, int);
+extern long mqns_dup(int);
+extern long mqns_dup3(int, int, int, int);
+extern long mqns_fcntl(int, int, long);
+
+/* fcntl(2): the third argument is an int, a pointer or nothing; a long holds any of them. */
+int cshim_fcntl(int fd, int cmd, ...)
+{
+    va_list ap;
+    va_start(ap, cmd);
+    long arg = va_arg(ap, long);
+    va_end(ap);
+    long r = mqns_fcntl(fd, cmd, arg);
+    if (r == BYPASS)
+        r = cmd == F_SETLKW || cmd == F_OFD_SETLKW ? raw_cancellable(SYS_fcntl, fd, cmd, arg, 0, 0, 0)
+                                                  : raw(SYS_fcntl, fd, cmd, arg, 0, 0, 0);
+    return (int)finish(r);
+}
+
+/* Numbers that `syscall` (src/interpose) sends here instead of to the kernel. */
+unsigned char cshim_intercepted[512] = {
+    [SYS_mq_open] = 1, [SYS_mq_unlink] = 1, [SYS_mq_timedsend] = 1, [SYS_mq_timedreceive] = 1,
+    [SYS_mq_notify] = 1, [SYS_mq_getsetattr] = 1, [SYS_close] = 1, [SYS_close_range] = 1,
+    [SYS_dup] = 1, [SYS_dup3] = 1, [SYS_fcntl] = 1,
+#ifdef SYS_dup2
+    [SYS_dup2] = 1,
+#endif
+};
+
+/* syscall(2) with one of those numbers: not a cancellation point, and errno as the kernel has it. */
+long cshim_syscall(long nr, long a, long b, long c, long d, long e)
+{
+    struct wait w;
+    long r;
+    switch (nr) {
+    case SYS_mq_open:
+        r = mqns_open((const char *)a, (int)b, (mode_t)c, (const struct mq_attr *)d, 1);
+        break;
+    case SYS_mq_unlink:
+        r = mqns_unlink((const char *)a, 1);
+        break;
+    case SYS_mq_timedsend:
+        r = mqns_send((mqd_t)a, (const char *)b, (size_t)c, (unsigned)d, (const struct timespec *)e, &w);
+        if (r < 0)
+            r = send_slow(r, &w, 0, (mqd_t)a, (const char *)b, (size_t)c, (unsigned)d, (const struct timespec *)e);
+        break;
+    case SYS_mq_timedreceive:
+        r = mqns_receive((mqd_t)a, (char *)b, (size_t)c, (unsigned *)d, (const struct timespec *)e, &w);
+        if (r < 0)
+            r = receive_slow(r, &w, 0, (mqd_t)a, (char *)b, (size_t)c, (unsigned *)d, (const struct timespec *)e);
+        break;
+    case SYS_mq_notify:
+        r = mqns_notify((mqd_t)a, (const struct sigevent *)b);
+        break;
+    case SYS_mq_getsetattr:
+        r = mqns_getsetattr((mqd_t)a, (const struct mq_attr *)b, (struct mq_attr *)c);
+        break;
+    case SYS_close:
+        r = mqns_close((int)a);
+        break;
+    case SYS_close_range:
+        r = mqns_close_range((unsigned)a, (unsigned)b, (int)c);
+        break;
+    case SYS_dup:
+        r = mqns_dup((int)a);
+        break;
+#ifdef SYS_dup2
+    case SYS_dup2:
+        r = mqns_dup3((int)a, (int)b, 0, 1);
+        break;
+#endif
+    case SYS_dup3:
+        r = mqns_dup3((int)a, (int)b, (int)c, 0);
+        break;
+    case SYS_fcntl:
+        r = mqns_fcntl((int)a, (int)b, c);
+        if (r == BYPASS)
+            r = raw(SYS_fcntl, a, b, c, 0, 0, 0);
+        break;
+    default:
+        r = raw(nr, a, b, c, d, e, 0);
+        break;
+    }
+    return finish(r);
+}

@@ -61,6 +61,10 @@ pub const HARD_MSGSIZEMAX: u32 = 16 * 1024 * 1024;
 pub const FILENT_SIZE: u64 = 80;
 /// `f_type` of statfs(2) on the mqueue file system.
 pub const MQUEUE_MAGIC: i64 = 0x1980_0202;
+/// fcntl(2) commands that the libc crate lacks.
+pub const F_SETSIG: i32 = 10;
+/// See [`F_SETSIG`].
+pub const F_GETSIG: i32 = 11;
 /// Longest queue name after the slash, bytes.
 pub const NAME_MAX: usize = 255;
 

@@ -2,4 +2,10 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod abi;
+pub mod desc;
+pub mod interpose;
+pub mod log;
+pub mod ns;
+pub mod queue;
+pub mod shm;
 pub mod sys;

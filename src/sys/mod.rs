@@ -5,6 +5,7 @@
 
 pub mod fault;
 pub mod futex;
+pub mod path;
 pub mod tls;
 
 use crate::abi::{Errno, Result};
@@ -77,4 +78,48 @@ pub fn gettid() -> u32 {
 pub fn getpid() -> u32 {
     // SAFETY: no pointers.
     unsafe { raw6(libc::SYS_getpid, 0, 0, 0, 0, 0, 0) as u32 }
+}
+
+/// Writes a number in decimal, without a NUL; returns how many bytes.
+pub fn write_decimal(to: &mut [u8], mut value: u64) -> usize {
+    let mut digits = [0u8; 20];
+    let mut n = 0;
+    loop {
+        digits[n] = b'0' + (value % 10) as u8;
+        value /= 10;
+        n += 1;
+        if value == 0 {
+            break;
+        }
+    }
+    for at in 0..n {
+        if let Some(byte) = to.get_mut(at) {
+            *byte = digits[n - 1 - at];
+        }
+    }
+    n.min(to.len())
+}
+
+/// The number in a namespace link such as `ipc:[4026531839]` of proc(5); 0 without a proc file
+/// system.
+pub fn namespace_inode(link: &core::ffi::CStr) -> u64 {
+    let mut text = [0u8; 64];
+    // SAFETY: the path is NUL-terminated, the buffer as long as said.
+    let got = unsafe {
+        syscall!(SYS_readlinkat, libc::AT_FDCWD, link.as_ptr(), text.as_mut_ptr(), text.len()).unwrap_or(0)
+    };
+    text[..got].iter().filter(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + (b - b'0') as u64)
+}
+
+/// Inode of the calling process's pid namespace, looked up once a process.
+pub fn pid_namespace() -> u64 {
+    use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    // A fork child may be in another one, so the answer belongs to a process generation.
+    static KNOWN: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+    let generation = tls::generation();
+    if generation == 0 || KNOWN[0].load(Relaxed) != generation {
+        KNOWN[1].store(namespace_inode(c"/proc/self/ns/pid"), Relaxed);
+        KNOWN[0].store(generation, Relaxed);
+    }
+    KNOWN[1].load(Relaxed)
 }

@@ -1,20 +1,26 @@
-//! One block of thread-local state, with initial-exec addressing.
+//! The calling thread's state: one block with initial-exec addressing, and its set-up.
 //!
-//! The block itself is defined in `cshim/` (`#[thread_local]` is not stable, and `thread_local!`
-//! would take the slower general-dynamic path). It is plain data without destructors, so it may be
-//! used in signal handlers, before `main` and while a thread is being torn down.
+//! The block is defined in `cshim/` (`#[thread_local]` is not stable, and `thread_local!` would
+//! take the slower general-dynamic path). It is plain data without destructors, so it may be used
+//! in signal handlers, before `main` and while a thread is being torn down.
+//!
+//! A child made by fork or a raw clone inherits a copy in which thread id and robust list are
+//! those of its parent. It is found out by a page that the kernel wipes on fork
+//! (MADV_WIPEONFORK): `generation` differs, and [`ready`] sets the block up again.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// State of the calling thread. A child made by fork, vfork or clone inherits a copy (or, with
-/// CLONE_VM and no new TLS, the very block): whatever depends on the task's identity counts only
-/// while `generation` equals the process's.
+use super::gettid;
+use crate::abi::{Errno, Result};
+use crate::syscall;
+
+/// State of the calling thread.
 ///
 /// Fields are atomics because a signal handler of the same thread may look in at any instruction;
-/// no other thread writes them.
+/// only `in_op` is read by other threads.
 #[repr(C, align(64))]
 pub struct Tls {
-    /// [`super::tls`]'s notion of "set up in this process": 0 = never, else the process generation.
+    /// Equal to the process's generation while `tid` and `robust` are right; 0: never set up.
     pub generation: AtomicU64,
     /// Address of this task's `robust_list_head`, as the kernel has it.
     pub robust: AtomicUsize,
@@ -30,21 +36,36 @@ pub struct Tls {
     pub saved_mask: AtomicU64,
     /// Kernel thread id (valid while `generation` is current).
     pub tid: AtomicU32,
-    /// 1 + index of this thread's waiter record, while it sleeps in a queue; else 0.
-    pub waiter: AtomicU32,
-    /// Address of the mapping in which that waiter record lies.
-    pub waiter_map: AtomicUsize,
-    /// Signal handlers currently running on this thread that have interrupted a blocked mq_* call.
-    pub reserved: [AtomicU64; 8],
+    /// Zero.
+    pub pad: AtomicU32,
+    /// Address of the [`crate::queue::Wait`] of the blocked call this thread is in, 0 if none.
+    pub waiter: AtomicUsize,
+    /// The thread's IPC namespace: an index of `ns`, 0 = not looked up yet.
+    pub namespace: AtomicUsize,
+    /// A `robust_list_head` for tasks that come without one (raw clone).
+    pub own_robust: RobustHead,
+    /// Room to grow without touching `cshim/`.
+    pub reserved: [AtomicU64; 4],
 }
 const _: () = assert!(core::mem::size_of::<Tls>() == 128);
+
+/// `struct robust_list_head` of the kernel (linux/futex.h).
+#[repr(C)]
+pub struct RobustHead {
+    /// The list of robust mutexes held; empty = its own address.
+    pub next: AtomicUsize,
+    /// From a list entry to its futex word, bytes.
+    pub futex_offset: AtomicUsize,
+    /// The entry being locked or unlocked, 0 if none.
+    pub list_op_pending: AtomicUsize,
+}
 
 unsafe extern "C" {
     #[cfg_attr(target_arch = "x86_64", allow(dead_code))]
     fn cshim_tls() -> *mut Tls;
 }
 
-/// The calling thread's block.
+/// The calling thread's block, set up or not.
 #[inline(always)]
 pub fn tls() -> &'static Tls {
     #[cfg(target_arch = "x86_64")]
@@ -62,4 +83,141 @@ pub fn tls() -> &'static Tls {
     unsafe {
         &*cshim_tls()
     }
+}
+
+/// The page that holds the process generation; null before the first use.
+static WIPED: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+/// The last generation given out; copied by fork, so that a child's differs from its parent's.
+static LAST_GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// The process generation; 0 in a child that nobody has set up yet, and before the first use.
+#[inline(always)]
+pub fn generation() -> u64 {
+    let page = WIPED.load(Ordering::Acquire);
+    if page.is_null() {
+        return 0;
+    }
+    // SAFETY: once published the page stays mapped for the life of the process.
+    unsafe { (*page).load(Ordering::Relaxed) }
+}
+
+/// The calling thread's block, set up for this task.
+///
+/// # Errors
+///
+/// ENOMEM: no memory for the page of the first use.
+#[inline(always)]
+pub fn ready() -> Result<&'static Tls> {
+    let tls = tls();
+    let generation = generation();
+    if generation != 0 && tls.generation.load(Ordering::Relaxed) == generation {
+        return Ok(tls);
+    }
+    set_up(tls)
+}
+
+#[cold]
+#[inline(never)]
+fn set_up(tls: &'static Tls) -> Result<&'static Tls> {
+    let page = wiped_page()?;
+    let mut generation = page.load(Ordering::Relaxed);
+    if generation == 0 {
+        let fresh = LAST_GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
+        generation = match page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => fresh,
+            Err(other) => other,
+        };
+    }
+    tls.tid.store(gettid(), Ordering::Relaxed);
+    tls.in_op.store(0, Ordering::Relaxed);
+    tls.robust.store(robust_head(tls)? as usize, Ordering::Relaxed);
+    tls.generation.store(generation, Ordering::Relaxed);
+    Ok(tls)
+}
+
+fn wiped_page() -> Result<&'static AtomicU64> {
+    let page = WIPED.load(Ordering::Acquire);
+    if !page.is_null() {
+        // SAFETY: as in `generation`.
+        return Ok(unsafe { &*page });
+    }
+    // SAFETY: a fresh anonymous mapping; the advice only concerns that page.
+    let fresh = unsafe {
+        let at = syscall!(SYS_mmap, 0, 4096, libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, usize::MAX, 0)?;
+        // Where the kernel lacks it (before 4.14), a fork child keeps its parent's generation:
+        // its thread id would be wrong. Refuse rather than corrupt.
+        if let Err(errno) = syscall!(SYS_madvise, at, 4096, libc::MADV_WIPEONFORK) {
+            let _ = syscall!(SYS_munmap, at, 4096);
+            return Err(if errno == Errno::EINVAL { Errno::ENOSYS } else { errno });
+        }
+        at as *mut AtomicU64
+    };
+    match WIPED.compare_exchange(core::ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: both pages are mapped; the losing one is ours alone.
+        Ok(_) => Ok(unsafe { &*fresh }),
+        Err(other) => {
+            // SAFETY: nobody else has seen the page.
+            unsafe {
+                let _ = syscall!(SYS_munmap, fresh, 4096);
+                Ok(&*other)
+            }
+        }
+    }
+}
+
+/// The task's robust list head: libc's, or, where libc has none for this task, our own.
+fn robust_head(tls: &'static Tls) -> Result<*const RobustHead> {
+    let mut head: *const RobustHead = core::ptr::null();
+    let mut len = 0usize;
+    // SAFETY: both results are written to locals.
+    unsafe { syscall!(SYS_get_robust_list, 0, &raw mut head, &raw mut len)? };
+    if !head.is_null() && len == core::mem::size_of::<RobustHead>() {
+        return Ok(head);
+    }
+    let own = &tls.own_robust;
+    own.next.store(&raw const *own as usize, Ordering::Relaxed);
+    own.futex_offset.store(0, Ordering::Relaxed);
+    own.list_op_pending.store(0, Ordering::Relaxed);
+    // SAFETY: the head is thread-local and lives as long as the task.
+    unsafe { syscall!(SYS_set_robust_list, &raw const *own, core::mem::size_of::<RobustHead>())? };
+    Ok(own)
+}
+
+impl Tls {
+    /// The robust list head in use. Only after [`ready`].
+    #[inline(always)]
+    pub fn robust(&self) -> &RobustHead {
+        // SAFETY: `ready` has stored the address of the head that the kernel knows for this
+        // thread, which lives as long as the thread.
+        unsafe { &*(self.robust.load(Ordering::Relaxed) as *const RobustHead) }
+    }
+
+    /// Enters a section in which signal handlers are put off; sections may nest.
+    #[inline(always)]
+    pub fn enter_critical(&self) {
+        self.crit.store(self.crit.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Leaves it; a signal put off meanwhile is delivered now.
+    #[inline(always)]
+    pub fn leave_critical(&self) {
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        let depth = self.crit.load(Ordering::Relaxed) - 1;
+        self.crit.store(depth, Ordering::Relaxed);
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        if depth == 0 && self.deferred.load(Ordering::Relaxed) != 0 {
+            deliver(self);
+        }
+    }
+}
+
+/// Restores the mask that a put-off signal has replaced; the kernel then delivers the signal.
+#[cold]
+fn deliver(tls: &Tls) {
+    let mask = tls.saved_mask.load(Ordering::Relaxed);
+    tls.deferred.store(0, Ordering::Relaxed);
+    // SAFETY: the mask is a local of the size the kernel wants.
+    let _ = unsafe { syscall!(SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0, 8) };
 }

@@ -1,0 +1,423 @@
+//! The descriptor table: which descriptors are message queue descriptors, of which queue.
+//!
+//! A message queue descriptor is the queue's FIFO, opened O_RDWR. What belongs to the open file
+//! description the kernel keeps for us, so that it follows dup, fork, exec and SCM_RIGHTS:
+//! O_NONBLOCK as itself; the access mode in two flags that can only be set at open and mean nothing
+//! on a FIFO ([`mode_to_flags`]); flags that only F_GETFL shows in the signal number of F_SETSIG
+//! ([`rare_to_signal`]).
+//!
+//! The table here is only a cache of that, private to the process, and may be forgotten at any
+//! time: an entry of 0 means "ask the kernel". It is filled by mq_open and by the first mq_* call
+//! on a descriptor that came from elsewhere.
+//!
+//! Async-signal-safe.
+
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use crate::abi::{self, Errno, Result};
+use crate::ns;
+use crate::queue::{self, notify};
+use crate::shm::Map;
+use crate::shm::layout::{F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_UNLINKED};
+use crate::sys::path::{Path, stat_fd};
+use crate::sys::tls::Tls;
+use crate::syscall;
+
+const CHUNK: usize = 1024;
+type Chunk = [AtomicU64; CHUNK];
+static CHUNKS: [AtomicPtr<Chunk>; 1024] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 1024];
+
+/// An entry: a mapping's address (aligned to 64), the access mode, what is known of O_NONBLOCK, and
+/// the low bits of the queue's epoch at which that was learnt.
+const ACCESS: u64 = 0b11;
+const NONBLOCK: u64 = 1 << 4;
+const NONBLOCK_KNOWN: u64 = 1 << 5;
+const ADDRESS: u64 = 0x0000_ffff_ffff_ffc0;
+const EPOCH_SHIFT: u32 = 48;
+
+/// Access mode 0 (O_RDONLY): may receive.
+pub const READ_ONLY: u32 = libc::O_RDONLY as u32;
+/// Access mode 1 (O_WRONLY): may send.
+pub const WRITE_ONLY: u32 = libc::O_WRONLY as u32;
+/// Access mode 2 (O_RDWR): both.
+pub const READ_WRITE: u32 = libc::O_RDWR as u32;
+
+/// A message queue descriptor, as looked up.
+#[derive(Clone, Copy)]
+pub struct Descriptor {
+    /// The number.
+    pub fd: i32,
+    /// The queue.
+    pub map: &'static Map,
+    entry: u64,
+}
+
+#[inline(always)]
+fn entry(fd: i32) -> Option<&'static AtomicU64> {
+    let fd = fd as u32 as usize;
+    let chunk = CHUNKS.get(fd / CHUNK)?.load(Ordering::Acquire);
+    if chunk.is_null() {
+        return None;
+    }
+    // SAFETY: a chunk, once published, stays; the index is below its length.
+    Some(unsafe { &(&*chunk)[fd % CHUNK] })
+}
+
+#[cold]
+fn make_entry(fd: i32) -> Option<&'static AtomicU64> {
+    let slot = CHUNKS.get(fd as u32 as usize / CHUNK)?;
+    if slot.load(Ordering::Acquire).is_null() {
+        // SAFETY: a fresh private mapping of zeros, which is an empty chunk.
+        let fresh = unsafe {
+            syscall!(SYS_mmap, 0, size_of::<Chunk>(), libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, usize::MAX, 0).ok()?
+        };
+        if slot.compare_exchange(core::ptr::null_mut(), fresh as *mut Chunk, Ordering::AcqRel, Ordering::Acquire).is_err()
+        {
+            // SAFETY: the losing chunk is ours alone.
+            let _ = unsafe { syscall!(SYS_munmap, fresh, size_of::<Chunk>()) };
+        }
+    }
+    entry(fd)
+}
+
+/// The queue descriptor `fd`, if this process knows it as one. Costs a few instructions for
+/// descriptors that are something else.
+#[inline(always)]
+pub fn known(fd: i32) -> Option<Descriptor> {
+    let entry = entry(fd)?.load(Ordering::Acquire);
+    if entry == 0 {
+        return None;
+    }
+    // SAFETY: entries hold addresses of mappings, which are never freed.
+    Some(Descriptor { fd, map: unsafe { &*((entry & ADDRESS) as *const Map) }, entry })
+}
+
+/// The same, asking the kernel where nothing is known. `None`: not a message queue descriptor of
+/// ours.
+#[inline(always)]
+pub fn find(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
+    match known(fd) {
+        Some(descriptor) => Some(descriptor),
+        None => identify(tls, fd),
+    }
+}
+
+impl Descriptor {
+    /// `O_RDONLY`, `O_WRONLY`, `O_RDWR` or 3.
+    #[inline(always)]
+    pub fn access(&self) -> u32 {
+        (self.entry & ACCESS) as u32
+    }
+
+    /// Whether it may be used to send.
+    #[inline(always)]
+    pub fn may_send(&self) -> bool {
+        matches!(self.access(), WRITE_ONLY | READ_WRITE)
+    }
+
+    /// Whether it may be used to receive.
+    #[inline(always)]
+    pub fn may_receive(&self) -> bool {
+        matches!(self.access(), READ_ONLY | READ_WRITE)
+    }
+
+    /// Whether O_NONBLOCK is set on the open file description. Asks the kernel only if some
+    /// description of this queue has had it changed since the last time.
+    #[inline(always)]
+    pub fn nonblocking(&self) -> bool {
+        let epoch = self.map.header().nonblock_epoch.load(Ordering::Acquire);
+        if self.entry & NONBLOCK_KNOWN != 0 && (self.entry >> EPOCH_SHIFT) as u16 == epoch as u16 {
+            return self.entry & NONBLOCK != 0;
+        }
+        self.ask_nonblocking(epoch)
+    }
+
+    #[cold]
+    fn ask_nonblocking(&self, epoch: u32) -> bool {
+        // SAFETY: no pointers.
+        let flags = unsafe { syscall!(SYS_fcntl, self.fd, libc::F_GETFL) }.unwrap_or(0) as i32;
+        let set = flags & libc::O_NONBLOCK != 0;
+        let fresh = self.entry & (ADDRESS | ACCESS)
+            | NONBLOCK_KNOWN
+            | if set { NONBLOCK } else { 0 }
+            | (epoch as u16 as u64) << EPOCH_SHIFT;
+        if let Some(entry) = entry(self.fd) {
+            let _ = entry.compare_exchange(self.entry, fresh, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        set
+    }
+
+    /// O_NONBLOCK of some description of this queue may have changed.
+    pub fn nonblock_changed(&self) {
+        self.map.header().nonblock_epoch.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// How the access mode is kept in a FIFO's open-time flags; O_RDWR needs none.
+pub fn mode_to_flags(access: i32) -> i32 {
+    let code = access ^ libc::O_RDWR;
+    (if code & 1 != 0 { libc::O_DSYNC } else { 0 }) | (if code & 2 != 0 { libc::O_NOFOLLOW } else { 0 })
+}
+
+/// The reverse, from F_GETFL.
+fn flags_to_mode(flags: i32) -> i32 {
+    if flags & libc::O_ACCMODE != libc::O_RDWR {
+        // Not opened by mq_open, but by way of /proc/self/fd.
+        return flags & libc::O_ACCMODE;
+    }
+    libc::O_RDWR ^ (i32::from(flags & libc::O_DSYNC != 0) | i32::from(flags & libc::O_NOFOLLOW != 0) << 1)
+}
+
+/// `O_SYNC` without the `O_DSYNC` in it.
+const O_SYNC_ONLY: i32 = libc::O_SYNC & !libc::O_DSYNC;
+/// Flags that mq_open accepts, that mean nothing to a queue and that a FIFO cannot keep.
+const RARE: [i32; 6] =
+    [libc::O_CLOEXEC, libc::O_NOFOLLOW, libc::O_DSYNC, O_SYNC_ONLY, libc::O_NOATIME, libc::O_DIRECTORY];
+/// `O_TMPFILE` comes with `O_DIRECTORY`; one number is left for it alone.
+const TMPFILE_SIGNAL: i32 = 64;
+
+/// Flags that mq_open accepts and F_GETFL shows, as a signal number for F_SETSIG (0..=64).
+pub fn rare_to_signal(oflag: i32) -> i32 {
+    if oflag & libc::O_TMPFILE == libc::O_TMPFILE {
+        return TMPFILE_SIGNAL;
+    }
+    RARE.iter().enumerate().map(|(bit, &flag)| i32::from(oflag & flag == flag) << bit).sum()
+}
+
+/// The reverse.
+fn signal_to_rare(signal: i32) -> i32 {
+    if signal == TMPFILE_SIGNAL {
+        return libc::O_TMPFILE;
+    }
+    RARE.iter().enumerate().filter(|&(bit, _)| signal >> bit & 1 == 1).map(|(_, &flag)| flag).sum()
+}
+
+/// What F_GETFL shows of a queue descriptor whose FIFO says `flags`: "oflag less O_CREAT, O_EXCL,
+/// O_TRUNC, O_NOCTTY".
+pub fn visible_flags(fd: i32, flags: i32) -> i32 {
+    let kept = flags & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC);
+    // SAFETY: no pointers.
+    let signal = unsafe { syscall!(SYS_fcntl, fd, abi::F_GETSIG) }.unwrap_or(0) as i32;
+    flags_to_mode(flags) | kept | signal_to_rare(signal)
+}
+
+/// Enters a descriptor that mq_open has made.
+pub fn insert(fd: i32, map: &'static Map, access: i32, nonblocking: bool) {
+    ANY.store(1, Ordering::Relaxed);
+    let Some(entry) = make_entry(fd) else { return };
+    let epoch = map.header().nonblock_epoch.load(Ordering::Acquire);
+    let value = map as *const Map as u64
+        | access as u64 & ACCESS
+        | NONBLOCK_KNOWN
+        | if nonblocking { NONBLOCK } else { 0 }
+        | (epoch as u16 as u64) << EPOCH_SHIFT;
+    entry.store(value, Ordering::Release);
+}
+
+/// `to` is a duplicate of `from` now (or has been closed, if `from` is none of ours).
+pub fn duplicated(from: i32, to: i32) {
+    let value = entry(from).map_or(0, |entry| entry.load(Ordering::Acquire));
+    if value == 0 {
+        if let Some(entry) = entry(to) {
+            entry.store(0, Ordering::Release);
+        }
+    } else if let Some(entry) = make_entry(to) {
+        entry.store(value, Ordering::Release);
+    }
+}
+
+/// `fd` is about to be closed: forgets it. What is to be done afterwards is [`Closed::finish`]ed.
+#[inline(always)]
+pub fn forget(fd: i32) -> Option<Closed> {
+    let entry = entry(fd)?;
+    if entry.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let value = entry.swap(0, Ordering::AcqRel);
+    if value == 0 {
+        return None;
+    }
+    // SAFETY: as in `known`.
+    Some(Closed { map: unsafe { &*((value & ADDRESS) as *const Map) } })
+}
+
+/// A descriptor that was one of ours.
+pub struct Closed {
+    map: &'static Map,
+}
+
+impl Closed {
+    /// After the close: the queue goes if it was the last descriptor and the name is gone.
+    #[cold]
+    pub fn finish(self, tls: &'static Tls) {
+        let flags = self.map.header().flags.load(Ordering::Acquire);
+        if flags & F_NOTIFY != 0 {
+            notify::closed(self.map);
+        }
+        if flags & F_UNLINKED != 0 && flags & F_DEAD == 0 {
+            ns::queues::destroy_if_unused(tls, self.map);
+        }
+    }
+}
+
+// Mappings, by the device and inode of the FIFO or by the place and inode of the file.
+
+const BUCKETS: usize = 1024;
+/// A mapping in a bucket's list. Nothing is ever taken out of a list.
+#[repr(C, align(64))]
+struct Node {
+    map: Map,
+    next: *mut Node,
+}
+static BY_FIFO: [AtomicPtr<Node>; BUCKETS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; BUCKETS];
+
+fn bucket(ino: u64) -> &'static AtomicPtr<Node> {
+    &BY_FIFO[ino as usize % BUCKETS]
+}
+
+fn search(ino: u64, mut wanted: impl FnMut(&Map) -> bool) -> Option<&'static Map> {
+    let mut at = bucket(ino).load(Ordering::Acquire);
+    while !at.is_null() {
+        // SAFETY: nodes are complete when published and never freed.
+        let node = unsafe { &*at };
+        if node.map.ino == ino && node.map.header().flags.load(Ordering::Relaxed) & F_DEAD == 0 && wanted(&node.map) {
+            return Some(&node.map);
+        }
+        at = node.next;
+    }
+    None
+}
+
+/// The mapping of the queue whose file has inode `ino` in `place`, if this process has it.
+pub fn mapped(place: &ns::Place, ino: u64) -> Option<&'static Map> {
+    search(ino, |map| map.place.load(Ordering::Relaxed) == place.index())
+}
+
+/// Keeps a mapping for the life of the process.
+///
+/// # Errors
+///
+/// ENOMEM.
+pub fn keep(map: Map) -> Result<&'static Map> {
+    // Carved out of pages, so that a thousand queues cost little. A page is lost if two threads
+    // need a new one at the same time.
+    static PAGE: AtomicU64 = AtomicU64::new(0);
+    const PER_PAGE: u64 = (4096 / size_of::<Node>()) as u64;
+    // `PAGE`: address of the page, plus how many of its nodes are taken.
+    let node = loop {
+        let page = PAGE.load(Ordering::Acquire);
+        let taken = page & 4095;
+        if page != 0 && taken < PER_PAGE {
+            if PAGE.compare_exchange(page, page + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                break ((page & !4095) as usize + taken as usize * size_of::<Node>()) as *mut Node;
+            }
+            continue;
+        }
+        // SAFETY: a fresh private mapping.
+        let fresh = unsafe {
+            syscall!(SYS_mmap, 0, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                usize::MAX, 0)?
+        };
+        if PAGE.compare_exchange(page, fresh as u64, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            // SAFETY: ours alone.
+            let _ = unsafe { syscall!(SYS_munmap, fresh, 4096) };
+        }
+    };
+    let head = bucket(map.ino);
+    // SAFETY: the place in the page is ours alone, aligned and large enough.
+    unsafe { node.write(Node { map, next: core::ptr::null_mut() }) };
+    loop {
+        let first = head.load(Ordering::Acquire);
+        // SAFETY: not published yet.
+        unsafe { (*node).next = first };
+        if head.compare_exchange(first, node, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            // SAFETY: published, never freed.
+            return Ok(unsafe { &(*node).map });
+        }
+    }
+}
+
+/// Finds out whether a descriptor that came from elsewhere (exec, SCM_RIGHTS, a raw call) is a
+/// queue's FIFO: by the place where the kernel says it lies, and the segment beside it.
+#[cold]
+pub fn identify(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
+    let st = stat_fd(fd).ok()?;
+    if st.st_mode & libc::S_IFMT != libc::S_IFIFO {
+        return None;
+    }
+    // SAFETY: no pointers.
+    let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL).ok()? } as i32;
+    let map = map_of_fifo(tls, fd, &st).ok()?;
+    insert(fd, map, flags_to_mode(flags), flags & libc::O_NONBLOCK != 0);
+    known(fd)
+}
+
+fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<&'static Map> {
+    // …/q/HEX.p, or …/q/HEX.d once the name is gone.
+    let path = Path::of_descriptor(fd)?;
+    let bytes = path.as_bytes();
+    let slash = bytes.iter().rposition(|&b| b == b'/').ok_or(Errno::EBADF)?;
+    let (dir, file) = (&bytes[..slash], &bytes[slash + 1..]);
+    let (hex, kind) = file.split_at(file.iter().position(|&b| b == b'.').ok_or(Errno::EBADF)?);
+    if !matches!(kind, b".p" | b".d") || !dir.ends_with(b"/q") {
+        return Err(Errno::EBADF);
+    }
+    let mut ino = 0u64;
+    for &digit in hex {
+        let value = (digit as char).to_digit(16).ok_or(Errno::EBADF)?;
+        ino = ino.checked_mul(16).ok_or(Errno::EBADF)? | value as u64;
+    }
+    let place = ns::place(tls, &dir[..dir.len() - 2])?;
+    let map = ns::queues::map_queue(place, ino)?;
+    if map.fifo_ino != st.st_ino || map.dev != st.st_dev {
+        return Err(Errno::EBADF);
+    }
+    Ok(map)
+}
+
+/// Marks the queue as used from several pid namespaces, if this process is in another one than its
+/// creator.
+pub fn note_pid_namespace(map: &Map) {
+    let h = map.header();
+    if h.pid_ns.load(Ordering::Relaxed) != crate::sys::pid_namespace() {
+        h.flags.fetch_or(F_MIXED_PIDS, Ordering::Relaxed);
+    }
+}
+
+/// Has the packets of the FIFO follow the queue, because somebody is about to poll `fd`.
+#[inline(always)]
+pub fn about_to_poll(fd: i32, edge: bool) {
+    if let Some(descriptor) = known(fd)
+        && let Ok(tls) = crate::sys::tls::ready()
+    {
+        let _ = queue::poll::watch(descriptor.map, tls, fd, edge);
+    }
+}
+
+/// Whether this process has ever had a queue descriptor.
+#[inline(always)]
+pub fn any() -> bool {
+    ANY.load(Ordering::Relaxed) != 0
+}
+
+static ANY: AtomicU64 = AtomicU64::new(0);
+
+/// The lowest known queue descriptor from `first` to `last`.
+pub fn next_known(first: u32, last: u32) -> Option<i32> {
+    if !any() {
+        return None;
+    }
+    let mut fd = first as usize;
+    while fd <= last as usize {
+        let chunk = CHUNKS.get(fd / CHUNK)?.load(Ordering::Acquire);
+        if chunk.is_null() {
+            fd = (fd / CHUNK + 1) * CHUNK;
+        } else if entry(fd as i32).is_some_and(|entry| entry.load(Ordering::Relaxed) != 0) {
+            return Some(fd as i32);
+        } else {
+            fd += 1;
+        }
+    }
+    None
+}

@@ -1,0 +1,401 @@
+//! Descriptors: close, duplicates, fcntl, and the calls that poll.
+//!
+//! For a descriptor that is none of ours each hook costs a table look-up and goes on to the next
+//! definition, cancellation point or not (hence `C-unwind`: pthread_cancel unwinds through these
+//! frames, which hold nothing to destroy).
+
+use core::ffi::{c_int, c_uint, c_void};
+
+use super::{BYPASS, jump, next, raw_result, ret};
+use crate::abi::{self, Errno, FILENT_SIZE, Result};
+use crate::desc::{self, Descriptor};
+use crate::queue::notify::LOCK_BASE;
+use crate::sys::fault;
+use crate::sys::tls;
+use crate::syscall;
+
+jump! {
+    /// fcntl(2).
+    fcntl => cshim_fcntl;
+    /// fcntl(2) for programs with 64-bit offsets.
+    fcntl64 => cshim_fcntl;
+}
+
+/// close(2).
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C-unwind" fn close(fd: c_int) -> c_int {
+    if desc::known(fd).is_none() {
+        return next!(c"close": extern "C-unwind" fn(c_int) -> c_int)(fd);
+    }
+    ret(crate::sys::check(mqns_close(fd))) as c_int
+}
+
+/// close(2) of anything.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_close(fd: c_int) -> isize {
+    let closed = desc::forget(fd);
+    // SAFETY: no pointers; what the caller closes is the caller's.
+    let result = unsafe { syscall!(SYS_close, fd) };
+    if let (Some(closed), Ok(tls)) = (closed, tls::ready()) {
+        closed.finish(tls);
+    }
+    raw_result(result)
+}
+
+/// close_range(2).
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_close_range(first: c_uint, last: c_uint, flags: c_int) -> isize {
+    const CLOSE_RANGE_CLOEXEC: c_int = 4;
+    // SAFETY: no pointers; what the caller closes is the caller's.
+    let close = |first: u32, last: u32| unsafe { syscall!(SYS_close_range, first, last, flags) };
+    if flags & CLOSE_RANGE_CLOEXEC != 0 || first > last {
+        return raw_result(close(first, last));
+    }
+    // Queue descriptors singly, for what has to follow; then the rest.
+    if let Some(closing) = desc::next_known(first, last) {
+        let mut at = Some(closing);
+        while let Some(fd) = at {
+            mqns_close(fd);
+            at = desc::next_known(fd as u32 + 1, last);
+        }
+    }
+    raw_result(close(first, last))
+}
+
+/// close_range(2).
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    ret(crate::sys::check(mqns_close_range(first, last, flags))) as c_int
+}
+
+/// closefrom(3).
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn closefrom(low: c_int) {
+    let first = low.max(0) as c_uint;
+    if crate::sys::check(mqns_close_range(first, c_uint::MAX, 0)).is_err() {
+        // A kernel without close_range: libc knows another way.
+        next!(c"closefrom": extern "C" fn(c_int))(low);
+    }
+}
+
+/// dup(2).
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_dup(fd: c_int) -> isize {
+    // SAFETY: no pointers.
+    let result = unsafe { syscall!(SYS_dup, fd) };
+    if let Ok(new) = result {
+        desc::duplicated(fd, new as i32);
+    }
+    raw_result(result)
+}
+
+/// dup3(2), or with `same_allowed` dup2(2).
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: c_int) -> isize {
+    if from == to && same_allowed != 0 {
+        // SAFETY: no pointers. dup2 of a descriptor to itself only checks it.
+        return raw_result(unsafe { syscall!(SYS_fcntl, from, libc::F_GETFD) }.map(|_| to as usize));
+    }
+    let replaced = desc::forget(to);
+    // SAFETY: no pointers; what the caller replaces is the caller's.
+    let result = unsafe { syscall!(SYS_dup3, from, to, flags) };
+    if result.is_ok() {
+        desc::duplicated(from, to);
+    }
+    if let (Some(closed), Ok(tls)) = (replaced, tls::ready()) {
+        closed.finish(tls);
+    }
+    raw_result(result)
+}
+
+/// dup(2).
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn dup(fd: c_int) -> c_int {
+    ret(crate::sys::check(mqns_dup(fd))) as c_int
+}
+
+/// dup2(2).
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
+    ret(crate::sys::check(mqns_dup3(from, to, 0, 1))) as c_int
+}
+
+/// dup3(2).
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
+    ret(crate::sys::check(mqns_dup3(from, to, flags, 0))) as c_int
+}
+
+/// fcntl(2); BYPASS: the kernel's answer is right as it is.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isize {
+    let Some(descriptor) = desc::known(fd) else { return BYPASS };
+    match command {
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
+            // SAFETY: no pointers.
+            let result = unsafe { syscall!(SYS_fcntl, fd, command, argument) };
+            if let Ok(new) = result {
+                desc::duplicated(fd, new as i32);
+            }
+            raw_result(result)
+        }
+        libc::F_GETFL => raw_result(get_flags(&descriptor).map(|flags| flags as usize)),
+        libc::F_SETFL => raw_result(set_flags(&descriptor, argument as c_int).map(|()| 0)),
+        libc::F_SETLK | libc::F_SETLKW | libc::F_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW
+        | libc::F_OFD_GETLK => {
+            // SAFETY: a user pointer, accessed with faults caught.
+            raw_result(unsafe { lock(fd, command, argument as *mut libc::flock) })
+        }
+        // The signal number is where rare flags are kept; a queue never sends SIGIO.
+        abi::F_GETSIG => 0,
+        abi::F_SETSIG if (0..=64).contains(&argument) => 0,
+        libc::F_GETPIPE_SZ | libc::F_SETPIPE_SZ => -(libc::EBADF as isize),
+        _ => BYPASS,
+    }
+}
+
+fn get_flags(descriptor: &Descriptor) -> Result<i32> {
+    // SAFETY: no pointers.
+    let flags = unsafe { syscall!(SYS_fcntl, descriptor.fd, libc::F_GETFL)? } as i32;
+    Ok(desc::visible_flags(descriptor.fd, flags))
+}
+
+/// F_SETFL: O_NONBLOCK, O_APPEND and O_NOATIME change, O_DIRECT is refused, the rest is ignored.
+fn set_flags(descriptor: &Descriptor, wanted: i32) -> Result<()> {
+    if wanted & libc::O_DIRECT != 0 {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: no pointers.
+    unsafe {
+        let now = syscall!(SYS_fcntl, descriptor.fd, libc::F_GETFL)? as i32;
+        let visible = desc::visible_flags(descriptor.fd, now);
+        if (visible ^ wanted) & libc::O_NOATIME != 0 {
+            let rare = visible & !libc::O_NOATIME | wanted & libc::O_NOATIME;
+            syscall!(SYS_fcntl, descriptor.fd, abi::F_SETSIG, desc::rare_to_signal(rare))?;
+        }
+        let kept = now & (libc::O_DIRECT | libc::O_ASYNC);
+        let changed = wanted & (libc::O_NONBLOCK | libc::O_APPEND);
+        syscall!(SYS_fcntl, descriptor.fd, libc::F_SETFL, kept | changed)?;
+    }
+    descriptor.nonblock_changed();
+    Ok(())
+}
+
+/// Record locks of the program, kept apart from those that notifications are tied to.
+unsafe fn lock(fd: c_int, command: c_int, user: *mut libc::flock) -> Result<usize> {
+    // SAFETY: a user pointer, accessed with faults caught; the kernel gets a local.
+    unsafe {
+        let mut lock = fault::read_user(user)?;
+        if lock.l_whence == libc::SEEK_END as i16 {
+            lock.l_whence = libc::SEEK_SET as i16;
+            lock.l_start += FILENT_SIZE as i64;
+        }
+        if lock.l_len == 0 {
+            lock.l_len = LOCK_BASE - lock.l_start.clamp(0, LOCK_BASE - 1);
+        }
+        if lock.l_start >= LOCK_BASE || lock.l_start.saturating_add(lock.l_len) > LOCK_BASE {
+            return Err(Errno::EOVERFLOW);
+        }
+        let result = syscall!(SYS_fcntl, fd, command, &raw mut lock)?;
+        if command == libc::F_GETLK || command == libc::F_OFD_GETLK {
+            if lock.l_start + lock.l_len == LOCK_BASE {
+                lock.l_len = 0;
+            }
+            fault::write_user(user, lock)?;
+        }
+        Ok(result)
+    }
+}
+
+/// Queue descriptors among those about to be polled have their readiness kept up from now on.
+unsafe fn about_to_poll(fds: *const libc::pollfd, count: libc::nfds_t) {
+    if !desc::any() {
+        return;
+    }
+    for at in 0..count as usize {
+        // SAFETY: a user pointer, read with faults caught.
+        match unsafe { fault::read_user(fds.wrapping_add(at)) } {
+            Ok(poll) => desc::about_to_poll(poll.fd, false),
+            Err(_) => return,
+        }
+    }
+}
+
+/// poll(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn poll(fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe {
+        about_to_poll(fds, count);
+        next!(c"poll": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int) -> c_int)(fds, count, timeout)
+    }
+}
+
+/// poll(2), fortified.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn __poll_chk(
+    fds: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: c_int,
+    size: usize,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe {
+        about_to_poll(fds, count);
+        next!(c"__poll_chk": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int, usize) -> c_int)(
+            fds, count, timeout, size,
+        )
+    }
+}
+
+/// ppoll(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn ppoll(
+    fds: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> c_int {
+    type Ppoll = unsafe extern "C-unwind" fn(
+        *mut libc::pollfd,
+        libc::nfds_t,
+        *const libc::timespec,
+        *const libc::sigset_t,
+    ) -> c_int;
+    // SAFETY: the caller's contract.
+    unsafe {
+        about_to_poll(fds, count);
+        next!(c"ppoll": Ppoll)(fds, count, timeout, mask)
+    }
+}
+
+/// ppoll(2), fortified.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn __ppoll_chk(
+    fds: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+    size: usize,
+) -> c_int {
+    type PpollChk = unsafe extern "C-unwind" fn(
+        *mut libc::pollfd,
+        libc::nfds_t,
+        *const libc::timespec,
+        *const libc::sigset_t,
+        usize,
+    ) -> c_int;
+    // SAFETY: the caller's contract.
+    unsafe {
+        about_to_poll(fds, count);
+        next!(c"__ppoll_chk": PpollChk)(fds, count, timeout, mask, size)
+    }
+}
+
+/// The same for the sets of select(2).
+unsafe fn about_to_select(count: c_int, sets: [*const libc::fd_set; 2]) {
+    if !desc::any() {
+        return;
+    }
+    for set in sets {
+        if set.is_null() {
+            continue;
+        }
+        for word in 0..(count.max(0) as usize).div_ceil(64) {
+            // SAFETY: a user pointer, read with faults caught.
+            let Ok(mut bits) = (unsafe { fault::read_user(set.cast::<u64>().wrapping_add(word)) }) else { break };
+            while bits != 0 {
+                desc::about_to_poll((word * 64) as i32 + bits.trailing_zeros() as i32, false);
+                bits &= bits - 1;
+            }
+        }
+    }
+}
+
+/// select(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn select(
+    count: c_int,
+    read: *mut libc::fd_set,
+    write: *mut libc::fd_set,
+    except: *mut libc::fd_set,
+    timeout: *mut libc::timeval,
+) -> c_int {
+    type Select = unsafe extern "C-unwind" fn(
+        c_int,
+        *mut libc::fd_set,
+        *mut libc::fd_set,
+        *mut libc::fd_set,
+        *mut libc::timeval,
+    ) -> c_int;
+    // SAFETY: the caller's contract.
+    unsafe {
+        about_to_select(count, [read, write]);
+        next!(c"select": Select)(count, read, write, except, timeout)
+    }
+}
+
+/// pselect(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn pselect(
+    count: c_int,
+    read: *mut libc::fd_set,
+    write: *mut libc::fd_set,
+    except: *mut libc::fd_set,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> c_int {
+    type Pselect = unsafe extern "C-unwind" fn(
+        c_int,
+        *mut libc::fd_set,
+        *mut libc::fd_set,
+        *mut libc::fd_set,
+        *const libc::timespec,
+        *const libc::sigset_t,
+    ) -> c_int;
+    // SAFETY: the caller's contract.
+    unsafe {
+        about_to_select(count, [read, write]);
+        next!(c"pselect": Pselect)(count, read, write, except, timeout, mask)
+    }
+}
+
+/// epoll_ctl(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int {
+    if desc::known(fd).is_some() && op != libc::EPOLL_CTL_DEL {
+        // SAFETY: a user pointer, read with faults caught.
+        let edge = unsafe { fault::read_user(event) }.is_ok_and(|e| e.events & libc::EPOLLET as u32 != 0);
+        desc::about_to_poll(fd, edge);
+    }
+    // SAFETY: the caller's contract.
+    ret(unsafe { syscall!(SYS_epoll_ctl, epoll, op, fd, event.cast::<c_void>()) }) as c_int
+}

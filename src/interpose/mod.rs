@@ -1,0 +1,102 @@
+//! The functions of libc that the library stands in for.
+//!
+//! A hook decodes its arguments and calls the layers below; it holds no logic of queues. Results
+//! travel as `Result<T, Errno>` and become `-errno` at this boundary; the last step, storing
+//! `errno`, is [`ret`] here or `finish` in `cshim/`.
+
+pub mod fd;
+pub mod mq;
+pub mod signal;
+
+use crate::abi::{Errno, Result};
+
+/// `mqns_*` result: sleep, then resume. The same in `cshim/`.
+pub const SLEEP: isize = isize::MIN;
+/// `mqns_*` result: not ours, ask the kernel. The same in `cshim/`.
+pub const BYPASS: isize = isize::MIN + 1;
+
+/// A result for `cshim/`.
+#[inline(always)]
+pub fn raw_result(result: Result<usize>) -> isize {
+    match result {
+        Ok(value) => value as isize,
+        Err(Errno(errno)) => -(errno as isize),
+    }
+}
+
+unsafe extern "C" {
+    fn cshim_errno() -> *mut i32;
+}
+
+/// A result for a C caller: the value, or -1 with errno set. Nothing may follow it.
+#[inline(always)]
+pub fn ret(result: Result<usize>) -> isize {
+    match result {
+        Ok(value) => value as isize,
+        Err(Errno(errno)) => {
+            // SAFETY: the address of the calling thread's errno.
+            unsafe { *cshim_errno() = errno };
+            -1
+        }
+    }
+}
+
+/// Exports `$name` as a jump to a C function of `cshim/`, with all arguments untouched.
+macro_rules! jump {
+    ($($(#[$doc:meta])* $name:ident => $target:ident;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            ///
+            /// The C prototype's.
+            #[cfg(not(test))]
+            #[unsafe(naked)]
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name() {
+                unsafe extern "C" {
+                    fn $target();
+                }
+                #[cfg(target_arch = "x86_64")]
+                core::arch::naked_asm!("jmp {}", sym $target);
+                #[cfg(target_arch = "aarch64")]
+                core::arch::naked_asm!("b {}", sym $target);
+            }
+        )*
+    };
+}
+pub(crate) use jump;
+
+/// The next definition of a symbol after ours, found at its first use.
+///
+/// `next!(name: type)` evaluates to the function. dlsym(3) neither allocates nor fails for symbols
+/// that libc has (glibc 2.34 and later).
+macro_rules! next {
+    ($name:literal: $type:ty) => {{
+        static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+        let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
+        if at == 0 {
+            at = $crate::interpose::find_next($name);
+            NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
+        }
+        #[allow(unused_unsafe)]
+        // SAFETY: the symbol's prototype is the type named, by its man page.
+        unsafe {
+            core::mem::transmute::<usize, $type>(at)
+        }
+    }};
+}
+pub(crate) use next;
+
+/// The address of a symbol's next definition. Ends the program if there is none: the program was
+/// linked against it, so a libc without it cannot have loaded the program.
+#[cold]
+pub fn find_next(name: &core::ffi::CStr) -> usize {
+    // SAFETY: a NUL-terminated name.
+    let at = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    if at.is_null() {
+        // SAFETY: no arguments.
+        unsafe { libc::abort() };
+    }
+    at as usize
+}

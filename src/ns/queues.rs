@@ -1,0 +1,514 @@
+//! Queues of a namespace by name: open, create, unlink, and the end of a queue.
+//!
+//! A queue appears under its name by one rename, complete. It disappears by one rename as well: of
+//! its file to a hidden name, then of its FIFO, so that whoever has read the name just before finds
+//! no FIFO and looks again. From then on nobody can open it by name, and the number of its
+//! descriptors only falls; the kernel knows it: opening a FIFO write-only fails with ENXIO when
+//! nobody has it open. Whoever sees that last (the unlinker, the last to close, `collect`) takes
+//! the rest away.
+
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+use super::Place;
+use super::control::random;
+use crate::abi::{
+    self, Errno, FILENT_SIZE, HARD_MSGMAX, HARD_MSGSIZEMAX, MqAttr, NAME_MAX, Result, msgqueue_cost,
+};
+use crate::desc;
+use crate::log::refused;
+use crate::queue;
+use crate::shm::Map;
+use crate::shm::layout::{F_DEAD, F_UNLINKED, Layout};
+use crate::sys::path::{Fd, Path};
+use crate::sys::tls::Tls;
+use crate::syscall;
+
+/// The paths of a queue, by the inode of its file.
+fn hidden(place: &Place, ino: u64, kind: &[u8]) -> Result<Path> {
+    let mut path = Path::new(&[place.dir(), b"/q/"])?;
+    path.push_hex(ino)?;
+    path.push(kind)?;
+    Ok(path)
+}
+
+fn visible(place: &Place, name: &[u8]) -> Result<Path> {
+    Path::new(&[place.dir(), b"/sb/", name])
+}
+
+/// What is wrong with a name (without its leading slash) as the last component of a path, in the
+/// kernel's order (`lookup_one_len`).
+///
+/// # Errors
+///
+/// ENOENT: empty. EACCES: `.`, `..` or a slash inside. ENAMETOOLONG: over 255 bytes.
+pub fn check_name(name: &[u8]) -> Result<()> {
+    if name.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    if name == b"." || name == b".." || name.contains(&b'/') {
+        return Err(Errno::EACCES);
+    }
+    if name.len() > NAME_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    Ok(())
+}
+
+/// mq_open(2): the descriptor, close-on-exec, entered into the descriptor table.
+///
+/// # Errors
+///
+/// As mq_open(3). EMFILE, ENFILE: also before the name is looked up, as in the kernel.
+pub fn open(
+    tls: &'static Tls,
+    place: &'static Place,
+    name: &[u8],
+    oflag: i32,
+    mode: u32,
+    attr: Option<&MqAttr>,
+) -> Result<i32> {
+    if let Err(errno) = check_name(name) {
+        if errno != Errno::ENOENT {
+            // "EMFILE before looking the name up".
+            drop(Path::new(&[b"/"])?.open(libc::O_PATH, 0)?);
+        }
+        return Err(errno);
+    }
+    let path = visible(place, name)?;
+    let access = oflag & libc::O_ACCMODE;
+    let create = oflag & libc::O_CREAT != 0;
+    let exclusive = create && oflag & libc::O_EXCL != 0;
+    // O_PATH asks for no permission: enough where the call fails if the queue exists.
+    let probe = exclusive || access == libc::O_ACCMODE || oflag & libc::O_PATH != 0;
+    let look = if probe { libc::O_PATH } else { access | libc::O_NONBLOCK | libc::O_NOCTTY } | libc::O_NOFOLLOW;
+    // A name that is being replaced while we look leads here again; each turn somebody else has
+    // made progress.
+    loop {
+        match path.open(look, 0) {
+            Ok(file) => {
+                if exclusive {
+                    return Err(Errno::EEXIST);
+                }
+                if oflag & libc::O_PATH != 0 {
+                    return Ok(file.release());
+                }
+                if access == libc::O_ACCMODE {
+                    return Err(Errno::EINVAL);
+                }
+                let st = file.stat()?;
+                drop(file);
+                if st.st_mode & libc::S_IFMT != libc::S_IFREG {
+                    return Err(Errno::EACCES);
+                }
+                if oflag & libc::O_DIRECT != 0 {
+                    return Err(Errno::EINVAL);
+                }
+                match open_queue(tls, place, st.st_ino, oflag) {
+                    Err(Errno::ENOENT) => continue,
+                    other => return other,
+                }
+            }
+            Err(Errno::ENOENT) if create => match create_queue(tls, place, name, &path, oflag, mode, attr) {
+                Err(Errno::EEXIST) if !exclusive => continue,
+                other => return other,
+            },
+            // A symbolic link, which only a stranger can have put there.
+            Err(Errno::ELOOP) => return Err(Errno::EACCES),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Opens the FIFO of an existing queue. ENOENT: the queue is gone meanwhile.
+fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) -> Result<i32> {
+    let map = map_queue(place, ino)?;
+    let fd = open_fifo(&hidden(place, ino, b".p")?, oflag)?;
+    queue::poll::reopened(map, tls, fd.0)?;
+    enter_table(map, fd, oflag)
+}
+
+/// The flags that a description of the FIFO is opened with.
+fn open_fifo(path: &Path, oflag: i32) -> Result<Fd> {
+    let kept = oflag & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC);
+    path.open(libc::O_RDWR | libc::O_DIRECT | kept | desc::mode_to_flags(oflag & libc::O_ACCMODE), 0)
+}
+
+fn enter_table(map: &'static Map, fd: Fd, oflag: i32) -> Result<i32> {
+    let signal = desc::rare_to_signal(oflag);
+    if signal != 0 {
+        // SAFETY: no pointers.
+        let _ = unsafe { syscall!(SYS_fcntl, fd.0, abi::F_SETSIG, signal) };
+    }
+    let fd = fd.release();
+    desc::insert(fd, map, oflag & libc::O_ACCMODE, oflag & libc::O_NONBLOCK != 0);
+    Ok(fd)
+}
+
+/// The mapping of a queue, made if this process doesn't have it yet.
+///
+/// # Errors
+///
+/// ENOENT: no such queue. EACCES: its files are not for this user. EIO: damaged.
+pub fn map_queue(place: &'static Place, ino: u64) -> Result<&'static Map> {
+    if let Some(map) = desc::mapped(place, ino) {
+        return Ok(map);
+    }
+    let file = hidden(place, ino, b".s")?.open(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+    let st = file.stat()?;
+    if st.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(Errno::EIO);
+    }
+    let mut map = Map::open(file.0, st.st_size as u64)?;
+    drop(file);
+    map.place.store(place.index(), Relaxed);
+    map.ino = ino;
+    map.dev = st.st_dev;
+    map.fifo_ino = map.header().fifo_ino.load(Relaxed);
+    desc::note_pid_namespace(&map);
+    desc::keep(map)
+}
+
+/// Mode of segment and FIFO: reading and writing for each class to which the queue's mode grants
+/// either; always for the owner, whose descriptor from the creation works whatever the mode.
+pub fn class_mode(mode: u32) -> u32 {
+    let mut wide = 0o600;
+    for shift in [3, 0] {
+        if mode >> shift & 0o6 != 0 {
+            wide |= 0o6 << shift;
+        }
+    }
+    wide
+}
+
+/// A queue under construction: what fails takes it away again.
+struct Draft {
+    file: Path,
+    segment: Option<Path>,
+    fifo: Option<Path>,
+    charged: Option<(u32, u64)>,
+    place: &'static Place,
+    kept: bool,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let _ = self.file.unlink();
+        for path in [&self.segment, &self.fifo].into_iter().flatten() {
+            let _ = path.unlink();
+        }
+        if let Some((uid, bytes)) = self.charged {
+            self.place.accounts().discharge(uid, bytes);
+            count_down(self.place);
+        }
+    }
+}
+
+fn count_down(place: &Place) {
+    let _ = place.control().queues_count.fetch_update(AcqRel, Acquire, |n| Some(n.saturating_sub(1)));
+}
+
+/// Creates a queue under a name that was free a moment ago. EEXIST: it isn't any more.
+fn create_queue(
+    tls: &'static Tls,
+    place: &'static Place,
+    name: &[u8],
+    path: &Path,
+    oflag: i32,
+    mode: u32,
+    attr: Option<&MqAttr>,
+) -> Result<i32> {
+    // SAFETY: no pointers.
+    let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
+    let (maxmsg, msgsize) = admit(tls, place, uid, attr)?;
+    let cost = msgqueue_cost(maxmsg, msgsize);
+    let mut draft = Draft {
+        file: Path::new(&[place.dir(), b"/q/t"])?,
+        segment: None,
+        fifo: None,
+        charged: Some((uid, cost)),
+        place,
+        kept: false,
+    };
+    draft.file.push_decimal(tls.tid.load(Relaxed) as u64)?;
+    draft.file.push(b".")?;
+    draft.file.push_hex(random())?;
+
+    // The queue's file: "mode & ~umask & 07777", by the kernel itself.
+    let file = draft.file.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode & 0o7777)?;
+    file.truncate(FILENT_SIZE)?;
+    let st = file.stat()?;
+    drop(file);
+    let wide = class_mode(st.st_mode);
+
+    let layout = Layout::new(maxmsg, msgsize);
+    let segment = hidden(place, st.st_ino, b".s")?;
+    let file = segment.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
+    draft.segment = Some(segment);
+    file.chmod(wide)?;
+    file.truncate(layout.len)?;
+    let mut map = Map::create(file.0, &layout, random())?;
+    drop(file);
+
+    let fifo = hidden(place, st.st_ino, b".p")?;
+    fifo.make_fifo(0o600)?;
+    draft.fifo = Some(fifo);
+    fifo.chmod(wide)?;
+    let fd = open_fifo(&fifo, oflag)?;
+    map.fifo_ino = fd.stat()?.st_ino;
+    map.ino = st.st_ino;
+    map.dev = st.st_dev;
+    map.place.store(place.index(), Relaxed);
+
+    let h = map.header();
+    h.ino.store(map.ino, Relaxed);
+    h.fifo_ino.store(map.fifo_ino, Relaxed);
+    h.owner_uid.store(uid, Relaxed);
+    h.charged.store(1, Relaxed);
+    h.pid_ns.store(crate::sys::pid_namespace(), Relaxed);
+    let now = queue::coarse_seconds();
+    for stamp in [&h.created_sec, &h.used_sec, &h.touched_sec] {
+        stamp.store(now, Relaxed);
+    }
+    map.set_name(name);
+    map.publish();
+
+    if let Err(errno) = draft.file.rename(path, false) {
+        map.unmap();
+        return Err(errno);
+    }
+    draft.kept = true;
+    let map = desc::keep(map)?;
+    if oflag & libc::O_DIRECT != 0 {
+        // The kernel makes the queue, then finds that it cannot do direct I/O on it.
+        return Err(Errno::EINVAL);
+    }
+    if oflag & libc::O_PATH != 0 {
+        drop(fd);
+        return Ok(path.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?.release());
+    }
+    if always_polled() {
+        queue::poll::watch(map, tls, fd.0, true)?;
+    }
+    enter_table(map, fd, oflag)
+}
+
+/// `MQNS_POLL=always`: for programs that poll by means that are not intercepted.
+fn always_polled() -> bool {
+    super::environment(c"MQNS_POLL").is_some_and(|value| value == b"always")
+}
+
+/// `MQNS_LIMITS=generous`: no limit but the hard ceilings.
+pub fn generous() -> bool {
+    super::environment(c"MQNS_LIMITS").is_some_and(|value| value == b"generous")
+}
+
+/// Whether the caller has CAP_SYS_RESOURCE in the initial user namespace, where it lifts the
+/// namespace's limits (`mqueue_create_attr`, `mq_attr_ok`).
+fn may_exceed() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let header = [0x2008_0522u32, 0];
+    let mut data = [0u32; 6];
+    // SAFETY: both structures are as capget(2) wants them for version 3.
+    if unsafe { syscall!(SYS_capget, header.as_ptr(), data.as_mut_ptr()) }.is_err()
+        || data[0] >> CAP_SYS_RESOURCE & 1 == 0
+    {
+        return false;
+    }
+    in_initial_user_namespace()
+}
+
+/// The initial user namespace maps every id to itself (user_namespaces(7)).
+fn in_initial_user_namespace() -> bool {
+    let Ok(file) = Path::new(&[b"/proc/self/uid_map"]).and_then(|p| p.open(libc::O_RDONLY, 0)) else { return true };
+    let mut text = [0u8; 64];
+    // SAFETY: the buffer is as long as said.
+    let got = unsafe { syscall!(SYS_read, file.0, text.as_mut_ptr(), text.len()) }.unwrap_or(0);
+    let mut words = text[..got].split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty());
+    let want: [&[u8]; 3] = [b"0", b"0", b"4294967295"];
+    want.iter().all(|w| words.next() == Some(w))
+}
+
+/// Checks the limits in the kernel's order and charges a new queue: ENOSPC, then EINVAL, then EMFILE.
+fn admit(tls: &'static Tls, place: &'static Place, uid: u32, attr: Option<&MqAttr>) -> Result<(u32, u32)> {
+    let control = place.control();
+    let generous = generous();
+    let mut asked = None;
+    let mut exempt = || generous || *asked.get_or_insert_with(may_exceed);
+
+    let queues_max = control.queues_max.load(Relaxed) as u32;
+    let counted =
+        || control.queues_count.fetch_update(AcqRel, Acquire, |n| (n < queues_max).then_some(n + 1)).is_ok();
+    if !counted() {
+        if exempt() {
+            control.queues_count.fetch_add(1, AcqRel);
+        } else if collect(tls, place) == 0 || !counted() {
+            // Not even some that were only waiting to be taken away.
+            refused(format_args!(
+                "mq_open: ENOSPC: {} queues exist in this namespace, queues_max is {queues_max}",
+                control.queues_count.load(Relaxed)
+            ));
+            return Err(Errno::ENOSPC);
+        }
+    }
+    match attributes(control, attr, &mut exempt).and_then(|(maxmsg, msgsize)| {
+        charge(tls, place, uid, msgqueue_cost(maxmsg, msgsize), generous)?;
+        Ok((maxmsg, msgsize))
+    }) {
+        Ok(admitted) => Ok(admitted),
+        Err(errno) => {
+            count_down(place);
+            Err(errno)
+        }
+    }
+}
+
+/// The attributes of a new queue: the caller's, or the namespace's defaults.
+fn attributes(
+    control: &super::control::Control,
+    attr: Option<&MqAttr>,
+    exempt: &mut impl FnMut() -> bool,
+) -> Result<(u32, u32)> {
+    let (msg_max, msgsize_max) = (control.msg_max.load(Relaxed), control.msgsize_max.load(Relaxed));
+    let Some(attr) = attr else {
+        return Ok((
+            control.msg_default.load(Relaxed).min(msg_max).clamp(1, HARD_MSGMAX),
+            control.msgsize_default.load(Relaxed).min(msgsize_max).clamp(1, HARD_MSGSIZEMAX),
+        ));
+    };
+    let (maxmsg, msgsize) = (attr.mq_maxmsg, attr.mq_msgsize);
+    let fits = |msg: u32, size: u32| (1..=msg as i64).contains(&maxmsg) && (1..=size as i64).contains(&msgsize);
+    if fits(msg_max, msgsize_max) || (fits(HARD_MSGMAX, HARD_MSGSIZEMAX) && exempt()) {
+        return Ok((maxmsg as u32, msgsize as u32));
+    }
+    refused(format_args!(
+        "mq_open: EINVAL: mq_maxmsg {maxmsg} (1..={msg_max} allowed), mq_msgsize {msgsize} (1..={msgsize_max} allowed)"
+    ));
+    Err(Errno::EINVAL)
+}
+
+/// Charges the creator's RLIMIT_MSGQUEUE.
+fn charge(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64, generous: bool) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the result goes to a local.
+    unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_MSGQUEUE, 0, &raw mut limit)? };
+    let limit = if generous { u64::MAX } else { limit.rlim_cur };
+    let mut used = 0;
+    if place.accounts().charge(uid, cost, limit, &mut used).is_ok() {
+        return Ok(());
+    }
+    // The account may include queues of processes that were killed.
+    collect(tls, place);
+    let result = place.accounts().charge(uid, cost, limit, &mut used);
+    if result.is_err() {
+        refused(format_args!(
+            "mq_open: EMFILE: RLIMIT_MSGQUEUE of uid {uid}: need {cost} bytes, used {used} of {limit} \
+             (this is not the limit on open files)"
+        ));
+    }
+    result
+}
+
+/// mq_unlink(2).
+///
+/// # Errors
+///
+/// ENOENT, ENAMETOOLONG; EPERM: neither the owner nor privileged, the directory being sticky
+/// (mq_unlink(3) reports EACCES); EACCES: no name for a queue.
+pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<()> {
+    check_name(name)?;
+    let path = visible(place, name)?;
+    // The file takes a name that nobody knows, then the one that says whose it was.
+    let mut aside = Path::new(&[place.dir(), b"/q/u"])?;
+    aside.push_decimal(tls.tid.load(Relaxed) as u64)?;
+    aside.push(b".")?;
+    aside.push_hex(random())?;
+    match path.rename(&aside, false) {
+        // Sticky directories and foreign files: the kernel's queue directory answers EPERM.
+        Err(Errno::EACCES) => return Err(Errno::EPERM),
+        other => other?,
+    }
+    let ino = aside.stat()?.st_ino;
+    aside.rename(&hidden(place, ino, b".x")?, true)?;
+    let _ = hidden(place, ino, b".p")?.rename(&hidden(place, ino, b".d")?, true);
+    match map_queue(place, ino) {
+        Ok(map) => {
+            map.header().flags.fetch_or(F_UNLINKED, AcqRel);
+            destroy_if_unused(tls, map);
+        }
+        // Damaged, or not a queue: nothing but files to take away.
+        Err(_) => remove_files(place, ino),
+    }
+    Ok(())
+}
+
+fn remove_files(place: &Place, ino: u64) {
+    for kind in [&b".d"[..], b".p", b".s", b".x"] {
+        if let Ok(path) = hidden(place, ino, kind) {
+            let _ = path.unlink();
+        }
+    }
+}
+
+/// Whether any process has the queue open (its name is gone, so nobody can open it any more).
+fn is_open(place: &Place, ino: u64) -> bool {
+    let Ok(fifo) = hidden(place, ino, b".d") else { return true };
+    match fifo.open(libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW, 0) {
+        Err(Errno::ENXIO | Errno::ENOENT) => false,
+        // Open, or not to be found out now: `collect` will.
+        _ => true,
+    }
+}
+
+/// Takes a queue away whose name is gone, if nobody has it open: charge, memory, files.
+#[cold]
+pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
+    let Ok(place) = Place::of(map.place.load(Relaxed)) else { return };
+    if is_open(place, map.ino) {
+        return;
+    }
+    let h = map.header();
+    h.flags.fetch_or(F_DEAD, AcqRel);
+    if h.charged.swap(0, AcqRel) == 1 {
+        let cost = msgqueue_cost(map.maxmsg, map.msgsize);
+        place.accounts().discharge(h.owner_uid.load(Relaxed), cost);
+        count_down(place);
+    }
+    // Of another user the files stay for its owner's `collect`; the memory goes now, but for the
+    // page that says that the queue is dead.
+    map.release_memory();
+    remove_files(place, map.ino);
+}
+
+/// Takes away the queues of a namespace whose name is gone and that nobody has open: what a killed
+/// process has left. Returns how many.
+#[cold]
+pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
+    let Ok(dir) = Path::new(&[place.dir(), b"/q"]).and_then(|p| p.open(libc::O_RDONLY | libc::O_DIRECTORY, 0)) else {
+        return 0;
+    };
+    let mut removed = 0;
+    crate::sys::path::each_entry(&dir, |name| {
+        let Some(at) = name.iter().position(|&b| b == b'.') else { return };
+        let (hex, kind) = name.split_at(at);
+        if kind != b".x" {
+            return;
+        }
+        let Some(ino) = core::str::from_utf8(hex).ok().and_then(|h| u64::from_str_radix(h, 16).ok()) else { return };
+        // The unlinker may have been killed between its two renames.
+        if let (Ok(open), Ok(closed)) = (hidden(place, ino, b".p"), hidden(place, ino, b".d")) {
+            let _ = open.rename(&closed, true);
+        }
+        if is_open(place, ino) {
+            return;
+        }
+        match map_queue(place, ino) {
+            Ok(map) => destroy_if_unused(tls, map),
+            Err(_) => remove_files(place, ino),
+        }
+        removed += 1;
+    });
+    removed
+}

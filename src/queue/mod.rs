@@ -1,0 +1,404 @@
+//! The queue engine: what a message queue does, as operations on a mapped segment.
+//!
+//! Knows nothing of preloading, environment, names or namespaces. A descriptor is only the number
+//! through which the queue's FIFO is reached, for pollers (`poll`) and for the registration of
+//! mq_notify (`notify`).
+//!
+//! Lock order: the queue's lock is the innermost; nothing is taken inside it. Wakes and signals go
+//! out after it is released.
+//!
+//! ```text
+//! send      slot: FREE -> FILLING -> READY (in the queue) | TAKEN (a sleeping receiver's)
+//! receive   slot: READY -> FREE, or for large messages READY -> TAKEN -> FREE
+//! ```
+//!
+//! Async-signal-safe: no allocation, no libc call but clock_gettime(2); a handler that interrupts
+//! a critical section is put off by `interpose::signal`.
+
+pub mod notify;
+pub mod poll;
+pub mod repair;
+pub mod store;
+pub mod wait;
+
+use core::sync::atomic::Ordering::{Relaxed, Release};
+
+use crate::abi::{Errno, Result};
+use crate::shm::Map;
+use crate::shm::layout::{F_CORRUPT, F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_SLOW, NONE, READY, Slot, TAKEN};
+use crate::shm::lock::{Held, lock};
+use crate::sys::fault;
+use crate::sys::tls::Tls;
+use store::{first, give_back, link, take_free, unlink_first};
+pub use wait::Wait;
+use wait::Wake;
+
+/// Messages up to this many bytes are copied while the lock is held; longer ones outside, for the
+/// price of taking it twice.
+const COPY_LOCKED: u32 = 4096;
+
+/// The queue lock, held; the queue is in order.
+pub(crate) struct Section<'a> {
+    map: &'a Map,
+    tls: &'a Tls,
+    held: Held<'a>,
+}
+
+/// Takes the queue's lock, and repairs what a dead owner has left.
+///
+/// # Errors
+///
+/// EIO: the queue is damaged beyond repair, or was destroyed. EDEADLK: see `shm::lock`.
+#[inline(always)]
+pub(crate) fn enter<'a>(map: &'a Map, tls: &'a Tls) -> Result<Section<'a>> {
+    let h = map.header();
+    let held = lock(&h.lock, tls, || h.flags.load(Relaxed) & F_MIXED_PIDS != 0)?;
+    let section = Section { map, tls, held };
+    if section.held.owner_died {
+        repair::repair(&section)?;
+    }
+    if h.flags.load(Relaxed) & (F_CORRUPT | F_DEAD) != 0 {
+        return Err(Errno::EIO);
+    }
+    Ok(section)
+}
+
+/// The wall clock's seconds, as cheap as the machine has them.
+#[inline(always)]
+pub(crate) fn coarse_seconds() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the result goes to a local; the call is the vDSO's and cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut now) };
+    now.tv_sec as u64
+}
+
+/// What an operation leaves to do once the lock is released.
+#[derive(Default)]
+pub(crate) struct After<'a> {
+    wake: Option<Wake<'a>>,
+    fire: Option<notify::Fired>,
+}
+
+impl<'a> Section<'a> {
+    /// Releases the lock, then wakes whom the operation served and delivers the notification that
+    /// it has set off.
+    #[inline(always)]
+    fn finish(self, after: After<'a>, fd: i32) {
+        let (map, tls) = (self.map, self.tls);
+        match after.wake {
+            Some(wake) => wake.release_and_wake(self, fd),
+            None => drop(self),
+        }
+        if let Some(fired) = after.fire {
+            fired.deliver(map, tls, fd);
+        }
+    }
+}
+
+/// Sends, unless that would block.
+///
+/// `len` is at most `msgsize` and `priority` below MQ_PRIO_MAX.
+///
+/// # Errors
+///
+/// EAGAIN: the queue is full. EFAULT: `msg` cannot be read (found out before the queue's state is
+/// looked at, as in the kernel). ENOMEM, ENOSPC: no memory for the message. EIO: damaged.
+///
+/// # Safety
+///
+/// `msg` is a user pointer: it may be anything, but must not point into memory that Rust code holds
+/// references to.
+#[inline(always)]
+pub unsafe fn try_send(map: &Map, tls: &Tls, fd: i32, msg: *const u8, len: u32, priority: u32) -> Result<()> {
+    if len > COPY_LOCKED {
+        // SAFETY: the caller's contract.
+        return unsafe { send_large(map, tls, fd, msg, len, priority) };
+    }
+    let section = enter(map, tls)?;
+    if map.header().curmsgs.load(Relaxed) >= map.maxmsg {
+        drop(section);
+        // SAFETY: the caller's contract.
+        unsafe { probe(msg, len as usize)? };
+        return Err(Errno::EAGAIN);
+    }
+    // SAFETY: the caller's contract.
+    let (index, slot) = unsafe { fill(&section, msg, len, priority)? };
+    let after = commit_send(&section, fd, index, slot)?;
+    section.finish(after, fd);
+    Ok(())
+}
+
+/// Whether a message could be read: a byte of each page.
+///
+/// # Safety
+///
+/// As [`try_send`].
+#[cold]
+unsafe fn probe(msg: *const u8, len: usize) -> Result<()> {
+    let mut at = 0;
+    while at < len {
+        // SAFETY: the caller's contract.
+        unsafe { fault::read_user(msg.wrapping_add(at))? };
+        at += 4096 - (msg as usize + at) % 4096;
+    }
+    Ok(())
+}
+
+/// Takes a slot and copies the message into it.
+///
+/// # Safety
+///
+/// As [`try_send`].
+#[inline(always)]
+unsafe fn fill<'a>(section: &Section<'a>, msg: *const u8, len: u32, priority: u32) -> Result<(u32, &'a Slot)> {
+    let map = section.map;
+    let tid = section.tls.tid.load(Relaxed);
+    let (index, slot) = match take_free(map, len, tid) {
+        Ok(taken) => taken,
+        // Slots may be in the hands of the dead.
+        Err(Errno::ENOMEM) if repair::sweep(section)? > 0 => take_free(map, len, tid)?,
+        Err(errno) => return Err(errno),
+    };
+    // SAFETY: the destination is a slot of at least `len` bytes that is ours (FILLING).
+    if let Err(fault) = unsafe { fault::copy(map.data(index)?, msg, len as usize) } {
+        give_back(map, index, slot);
+        return Err(fault.into());
+    }
+    slot.len.store(len, Relaxed);
+    slot.priority.store(priority, Relaxed);
+    Ok((index, slot))
+}
+
+/// Hands a filled slot to a sleeping receiver, or puts it into the queue, which has room.
+#[inline(always)]
+fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -> Result<After<'a>> {
+    let map = section.map;
+    let h = map.header();
+    h.used_sec.store(coarse_seconds(), Relaxed);
+    let mut after = After::default();
+    if h.receivers.head.load(Relaxed) != NONE {
+        // "A receiver that waits gets the message, no notification" (mq_notify(3)).
+        if let Some(wake) = wait::hand_over(section, index, slot)? {
+            after.wake = Some(wake);
+            return Ok(after);
+        }
+    }
+    let was_empty = h.curmsgs.load(Relaxed) == 0;
+    link(map, index, slot)?;
+    let flags = h.flags.load(Relaxed);
+    if flags & F_SLOW != 0 {
+        if was_empty && flags & F_NOTIFY != 0 {
+            after.fire = notify::take(section);
+        }
+        if flags & F_POLLED != 0 {
+            poll::sync(section, fd, true);
+        }
+    }
+    Ok(after)
+}
+
+/// The same for messages that are copied outside the lock.
+///
+/// # Safety
+///
+/// As [`try_send`].
+#[cold]
+#[inline(never)]
+unsafe fn send_large(map: &Map, tls: &Tls, fd: i32, msg: *const u8, len: u32, priority: u32) -> Result<()> {
+    // SAFETY: the caller's contract.
+    let (index, slot) = unsafe { stage_large(map, tls, msg, len, priority, true)? };
+    let section = enter(map, tls)?;
+    if map.header().curmsgs.load(Relaxed) >= map.maxmsg {
+        give_back(map, index, slot);
+        return Err(Errno::EAGAIN);
+    }
+    let after = commit_send(&section, fd, index, slot)?;
+    section.finish(after, fd);
+    Ok(())
+}
+
+/// Copies a message into a slot of its own, outside the lock; it is not in the queue yet.
+///
+/// # Safety
+///
+/// As [`try_send`].
+unsafe fn stage_large<'a>(
+    map: &'a Map,
+    tls: &Tls,
+    msg: *const u8,
+    len: u32,
+    priority: u32,
+    only_if_room: bool,
+) -> Result<(u32, &'a Slot)> {
+    let tid = tls.tid.load(Relaxed);
+    let (index, slot) = {
+        let section = enter(map, tls)?;
+        if only_if_room && map.header().curmsgs.load(Relaxed) >= map.maxmsg {
+            drop(section);
+            // SAFETY: the caller's contract.
+            unsafe { probe(msg, len as usize)? };
+            return Err(Errno::EAGAIN);
+        }
+        match take_free(map, len, tid) {
+            Ok(taken) => taken,
+            Err(Errno::ENOMEM) if repair::sweep(&section)? > 0 => take_free(map, len, tid)?,
+            Err(errno) => return Err(errno),
+        }
+    };
+    let data = map.data(index)?;
+    // SAFETY: the destination is a slot of at least `len` bytes that is ours (FILLING).
+    let copied = while_holding(tls, slot, || unsafe { fault::copy(data, msg, len as usize) });
+    if let Err(fault) = copied {
+        let _section = enter(map, tls)?;
+        give_back(map, index, slot);
+        return Err(fault.into());
+    }
+    slot.len.store(len, Relaxed);
+    slot.priority.store(priority, Relaxed);
+    Ok((index, slot))
+}
+
+/// Runs `copy` with the robust list's pending pointer at the slot's holder word, so that the kernel
+/// marks the slot if the thread dies meanwhile. Signal handlers may run: they restore the pointer.
+fn while_holding<T>(tls: &Tls, slot: &Slot, copy: impl FnOnce() -> T) -> T {
+    let robust = tls.robust();
+    let outer = robust.list_op_pending.load(Relaxed);
+    let entry = (slot.holder.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Relaxed));
+    robust.list_op_pending.store(entry, Relaxed);
+    let result = copy();
+    robust.list_op_pending.store(outer, Relaxed);
+    result
+}
+
+/// Where a received message goes.
+#[derive(Clone, Copy)]
+pub struct Buffer {
+    /// At least `msgsize` bytes, says the caller's caller.
+    pub data: *mut u8,
+    /// Where the priority goes, or null.
+    pub priority: *mut u32,
+}
+
+/// Receives the oldest message of the highest priority, unless that would block; returns its
+/// length in bytes.
+///
+/// # Errors
+///
+/// EAGAIN: the queue is empty. EFAULT: `buffer` cannot be written; the message is gone, as in the
+/// kernel. EIO: damaged.
+///
+/// # Safety
+///
+/// The pointers of `buffer` are user pointers: see [`try_send`].
+#[inline(always)]
+pub unsafe fn try_receive(map: &Map, tls: &Tls, fd: i32, buffer: Buffer) -> Result<usize> {
+    let section = enter(map, tls)?;
+    if map.header().curmsgs.load(Relaxed) == 0 {
+        return Err(Errno::EAGAIN);
+    }
+    // SAFETY: the caller's contract.
+    unsafe { receive_first(section, fd, buffer) }
+}
+
+/// Takes the first message of a queue that is not empty; lets a sleeping sender in.
+///
+/// # Safety
+///
+/// As [`try_receive`].
+#[inline(always)]
+unsafe fn receive_first(section: Section<'_>, fd: i32, buffer: Buffer) -> Result<usize> {
+    let (map, tls) = (section.map, section.tls);
+    let (index, slot) = first(map)?;
+    let len = slot.len.load(Relaxed);
+    if len > map.msgsize {
+        return Err(Errno::EIO);
+    }
+    let mut after = After::default();
+    if len > COPY_LOCKED {
+        unlink_first(map, index, slot)?;
+        slot.holder.store(tls.tid.load(Relaxed), Relaxed);
+        // Commit: the message is this thread's.
+        slot.state.store(TAKEN, Release);
+        after_receive(&section, fd, &mut after)?;
+        section.finish(after, fd);
+        // SAFETY: the caller's contract; the slot is ours.
+        return unsafe { deliver_taken(map, tls, index, slot, len, buffer) };
+    }
+    // SAFETY: the caller's contract; the slot has `len` bytes.
+    let copied = unsafe { copy_out(map, index, slot, len, buffer) };
+    unlink_first(map, index, slot)?;
+    // Commit: the message is gone from the queue.
+    give_back(map, index, slot);
+    after_receive(&section, fd, &mut after)?;
+    section.finish(after, fd);
+    copied.map(|()| len as usize)
+}
+
+/// What follows every removal: stamp, one sleeping sender's message in, pollers told.
+#[inline(always)]
+fn after_receive<'a>(section: &Section<'a>, fd: i32, after: &mut After<'a>) -> Result<()> {
+    let h = section.map.header();
+    h.used_sec.store(coarse_seconds(), Relaxed);
+    let mut passed_on = false;
+    if h.senders.head.load(Relaxed) != NONE {
+        after.wake = wait::let_sender_in(section)?;
+        passed_on = after.wake.is_some();
+    }
+    if h.flags.load(Relaxed) & F_POLLED != 0 {
+        poll::sync(section, fd, !passed_on);
+    }
+    Ok(())
+}
+
+/// Copies priority, then message, to the user; the kernel's order, which a bad pointer shows.
+///
+/// # Safety
+///
+/// As [`try_receive`].
+#[inline(always)]
+unsafe fn copy_out(map: &Map, index: u32, slot: &Slot, len: u32, buffer: Buffer) -> Result<()> {
+    if !buffer.priority.is_null() {
+        // SAFETY: the caller's contract.
+        unsafe { fault::write_user(buffer.priority, slot.priority.load(Relaxed))? };
+    }
+    // SAFETY: the caller's contract; `len` is at most the slot's size.
+    unsafe { fault::copy(buffer.data, map.data(index)?, len as usize)? };
+    Ok(())
+}
+
+/// Delivers a message whose slot is TAKEN by this thread, outside the lock, and frees the slot.
+///
+/// # Safety
+///
+/// As [`try_receive`].
+#[cold]
+unsafe fn deliver_taken(map: &Map, tls: &Tls, index: u32, slot: &Slot, len: u32, buffer: Buffer) -> Result<usize> {
+    // SAFETY: the caller's contract.
+    let copied = while_holding(tls, slot, || unsafe { copy_out(map, index, slot, len, buffer) });
+    let section = enter(map, tls)?;
+    give_back(map, index, slot);
+    drop(section);
+    copied.map(|()| len as usize)
+}
+
+/// `mq_curmsgs`, as of now.
+pub fn curmsgs(map: &Map) -> u32 {
+    map.header().curmsgs.load(Relaxed).min(map.maxmsg)
+}
+
+/// Calls `see(priority, length, data)` for each message in the order in which they would be
+/// received; nothing changes. For tests of the engine and for people who look into a queue.
+///
+/// # Errors
+///
+/// EIO: damaged. ENOMEM: no room for the list.
+pub fn ready_slots(map: &Map, mut see: impl FnMut(u32, &Slot)) {
+    let high = map.header().high.load(Relaxed).min(map.slots());
+    for index in 0..high {
+        if let Ok(slot) = map.slot(index)
+            && slot.state.load(Relaxed) == READY
+        {
+            see(index, slot);
+        }
+    }
+}

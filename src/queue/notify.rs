@@ -1,0 +1,211 @@
+//! mq_notify(3): one registration a queue.
+//!
+//! The record in the segment counts only while its owner holds a POSIX record lock on the FIFO, at
+//! a byte of the registration's own ([`LOCK_BASE`] + ticket). The kernel keeps that lock by the very
+//! rule it has for notifications: one process, not inherited by fork, released when the process
+//! closes any descriptor of the queue or dies, kept over exec if every descriptor survives.
+
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+
+use super::{Section, enter};
+use crate::abi::{Errno, Result};
+use crate::shm::Map;
+use crate::shm::layout::F_NOTIFY;
+use crate::sys::{futex, getpid, tls::Tls};
+use crate::syscall;
+
+/// Where the record locks of registrations begin; locks of the program itself are kept below.
+pub const LOCK_BASE: i64 = 1 << 62;
+const TICKETS: u64 = 1 << 32;
+/// `si_code` of a notification (asm-generic/siginfo.h).
+const SI_MESGQ: i32 = -3;
+
+/// What to do when the registration fires.
+#[derive(Clone, Copy)]
+pub struct Registration {
+    /// SIGEV_SIGNAL, SIGEV_NONE or SIGEV_THREAD.
+    pub kind: i32,
+    /// For SIGEV_SIGNAL; 0 sends nothing.
+    pub signo: i32,
+    /// `sigev_value`.
+    pub value: u64,
+}
+
+/// A registration that has just been consumed by a message.
+pub(crate) struct Fired {
+    what: Registration,
+    pid: u32,
+    ticket: u64,
+    pid_ns: u64,
+}
+
+fn flock(ticket: u64, kind: i32) -> libc::flock {
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut lock: libc::flock = unsafe { core::mem::zeroed() };
+    lock.l_type = kind as i16;
+    lock.l_whence = libc::SEEK_SET as i16;
+    lock.l_start = LOCK_BASE + (ticket % TICKETS) as i64;
+    lock.l_len = 1;
+    lock
+}
+
+/// Process id of whoever holds the registration's record lock (0: somebody whom this pid namespace
+/// does not show), or `None`.
+fn holder(fd: i32, ticket: u64) -> Option<i32> {
+    // An open-file-description query conflicts with the locks of every process, the caller's
+    // included.
+    let mut lock = flock(ticket, libc::F_WRLCK);
+    // SAFETY: the structure is a local of the right type.
+    match unsafe { syscall!(SYS_fcntl, fd, libc::F_OFD_GETLK, &raw mut lock) } {
+        Ok(_) if lock.l_type != libc::F_UNLCK as i16 => Some(lock.l_pid),
+        _ => None,
+    }
+}
+
+/// Registers the calling process. Returns the ticket, which a SIGEV_THREAD helper waits with.
+///
+/// # Errors
+///
+/// EBUSY: a process is registered (mq_notify(3)). ENOLCK and the like from fcntl(2). EIO: damaged.
+pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64) -> Result<u64> {
+    let section = enter(map, tls)?;
+    let h = map.header();
+    let n = &h.notify;
+    if h.flags.load(Relaxed) & F_NOTIFY != 0 {
+        if holder(fd, n.ticket.load(Relaxed)).is_some() {
+            return Err(Errno::EBUSY);
+        }
+        forget(&section);
+    }
+    // Whatever lock an earlier registration of this process has left.
+    drop_locks(fd);
+    let ticket = n.ticket.load(Relaxed).wrapping_add(1);
+    let mut lock = flock(ticket, libc::F_WRLCK);
+    // SAFETY: as in `holder`.
+    unsafe { syscall!(SYS_fcntl, fd, libc::F_SETLK, &raw mut lock)? };
+    n.kind.store(what.kind, Relaxed);
+    n.signo.store(what.signo, Relaxed);
+    n.value.store(what.value, Relaxed);
+    n.pid.store(getpid(), Relaxed);
+    n.pid_ns.store(pid_ns, Relaxed);
+    n.state.store(0, Relaxed);
+    n.ticket.store(ticket, Relaxed);
+    h.touched_sec.store(super::coarse_seconds(), Relaxed);
+    h.flags.fetch_or(F_NOTIFY, Relaxed);
+    Ok(ticket)
+}
+
+/// Removes the calling process's registration, if it has one (mq_notify with a null pointer).
+///
+/// # Errors
+///
+/// EIO: damaged.
+pub fn unregister(map: &Map, tls: &Tls, fd: i32) -> Result<()> {
+    let section = enter(map, tls)?;
+    let h = map.header();
+    if h.flags.load(Relaxed) & F_NOTIFY != 0 && h.notify.pid.load(Relaxed) == getpid() {
+        // A process of another pid namespace may have the same id: then the lock is not ours, and
+        // dropping ours leaves it.
+        drop_locks(fd);
+        if holder(fd, h.notify.ticket.load(Relaxed)).is_none() {
+            forget(&section);
+            h.touched_sec.store(super::coarse_seconds(), Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// A descriptor of the queue was closed in this process, which may have ended its registration:
+/// lets a SIGEV_THREAD helper know.
+pub fn closed(map: &Map) {
+    map.header().notify.word.fetch_add(1, AcqRel);
+    futex::wake(&map.header().notify.word, u32::MAX >> 1);
+}
+
+fn drop_locks(fd: i32) {
+    let mut lock = flock(0, libc::F_UNLCK);
+    lock.l_len = TICKETS as i64;
+    // SAFETY: as in `holder`.
+    let _ = unsafe { syscall!(SYS_fcntl, fd, libc::F_SETLK, &raw mut lock) };
+}
+
+/// Ends the registration; its helper thread, if any, wakes and sees that it is over.
+fn forget(section: &Section<'_>) {
+    let h = section.map.header();
+    h.flags.fetch_and(!F_NOTIFY, Relaxed);
+    h.notify.word.fetch_add(1, AcqRel);
+    if h.notify.kind.load(Relaxed) == libc::SIGEV_THREAD {
+        futex::wake(&h.notify.word, u32::MAX >> 1);
+    }
+}
+
+/// A message has come into an empty queue that nobody was waiting at: the registration is used up.
+#[cold]
+#[inline(never)]
+pub(super) fn take(section: &Section<'_>) -> Option<Fired> {
+    let h = section.map.header();
+    let n = &h.notify;
+    h.flags.fetch_and(!F_NOTIFY, Relaxed);
+    Some(Fired {
+        what: Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) },
+        pid: n.pid.load(Relaxed),
+        ticket: n.ticket.load(Relaxed),
+        pid_ns: n.pid_ns.load(Relaxed),
+    })
+}
+
+/// The beginning of `siginfo_t` as the kernel fills it in for SI_MESGQ.
+#[repr(C)]
+struct Siginfo {
+    signo: i32,
+    errno: i32,
+    code: i32,
+    pad: i32,
+    pid: u32,
+    uid: u32,
+    value: u64,
+    rest: [u64; 12],
+}
+const _: () = assert!(size_of::<Siginfo>() == 128);
+
+impl Fired {
+    /// Tells the owner, before the send that set it off returns.
+    #[cold]
+    pub(super) fn deliver(self, map: &Map, _tls: &Tls, fd: i32) {
+        let Some(owner) = holder(fd, self.ticket) else { return };
+        let n = &map.header().notify;
+        match self.what.kind {
+            libc::SIGEV_SIGNAL if self.what.signo > 0 && n.state.load(Relaxed) != 2 => {
+                self.signal(owner, map);
+            }
+            libc::SIGEV_THREAD => {
+                n.sender_pid.store(getpid(), Relaxed);
+                n.state.store(1, Relaxed);
+                n.word.fetch_add(1, AcqRel);
+                futex::wake(&n.word, u32::MAX >> 1);
+            }
+            _ => {}
+        }
+    }
+
+    fn signal(&self, owner: i32, _map: &Map) {
+        // SAFETY: no pointers.
+        let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
+        // The owner sees our process id only if it shares our pid namespace.
+        let pid = if self.pid_ns == crate::sys::pid_namespace() { getpid() } else { 0 };
+        let info = Siginfo {
+            signo: self.what.signo,
+            errno: 0,
+            code: SI_MESGQ,
+            pad: 0,
+            pid,
+            uid,
+            value: self.what.value,
+            rest: [0; 12],
+        };
+        // A registration of our own process is told as such: its id in the record is ours.
+        let target = if owner > 0 { owner as u32 } else { self.pid };
+        // SAFETY: the structure is a local of the size of siginfo_t.
+        let _ = unsafe { syscall!(SYS_rt_sigqueueinfo, target, self.what.signo, &raw const info) };
+    }
+}

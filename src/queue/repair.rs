@@ -1,0 +1,268 @@
+//! After the owner of a queue's lock died inside: what is left in order, what is put in order.
+//!
+//! The states of slots and waiters are the truth; everything else is rebuilt from them. Whatever
+//! instruction the dead thread had reached, its own operation has then happened wholly or not at
+//! all:
+//!
+//! | died | left behind | afterwards |
+//! |---|---|---|
+//! | sending, before the slot is READY | FILLING | not sent; the slot is freed |
+//! | sending, after | READY, counts stale | sent |
+//! | handing over, before the wait word is 0 | TAKEN, waiter SERVED with its id in the word | not sent; the waiter is back in line |
+//! | handing over, after | TAKEN, waiter SERVED, word 0 | received by the waiter, who is woken |
+//! | receiving, before the slot is FREE or TAKEN | READY, ring stale | still in the queue |
+//! | receiving, after | FREE or TAKEN | received |
+//! | letting a sender in, word 0, slot FILLING | | the sender was told: its message is linked now |
+//! | joining or leaving a line | record not in its line | by its state: in line, or free |
+//!
+//! [`sweep`] also takes back what died outside the lock: messages being copied, waiters served but
+//! never heard of again.
+
+use core::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::store::{give_back, link_in_ring};
+use super::wait::{free_waiter, join_line};
+use super::Section;
+use crate::abi::{Errno, Result};
+use crate::shm::Map;
+use crate::shm::layout::{
+    F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS,
+};
+use crate::shm::lock::is_gone;
+use crate::sys::futex;
+use crate::syscall;
+
+/// Rebuilds the queue. The lock is held.
+///
+/// # Errors
+///
+/// EIO: it cannot be rebuilt; the queue is marked and refuses every operation from now on.
+#[cold]
+#[inline(never)]
+pub(super) fn repair(section: &Section<'_>) -> Result<()> {
+    let result = rebuild(section);
+    if result.is_err() {
+        section.map.header().flags.fetch_or(F_CORRUPT, Relaxed);
+        return Err(Errno::EIO);
+    }
+    Ok(())
+}
+
+fn rebuild(section: &Section<'_>) -> Result<()> {
+    let map = section.map;
+    let h = map.header();
+    let foreign = h.flags.load(Relaxed) & F_MIXED_PIDS != 0;
+    let high = h.high.load(Relaxed).min(map.slots());
+    let waiter_high = h.waiter_high.load(Relaxed).min(WAITERS);
+    h.high.store(high, Relaxed);
+    h.waiter_high.store(waiter_high, Relaxed);
+
+    // Waiters first: they say which slots are theirs. The dead owner may have been about to serve
+    // one: its wait word tells whether it did.
+    for index in 0..waiter_high {
+        let w = map.waiter(index)?;
+        if w.state.load(Relaxed) == W_SERVED && w.word.load(Relaxed) != 0 {
+            w.state.store(W_QUEUED, Relaxed);
+            if w.kind.load(Relaxed) == 0 {
+                let given = w.slot.swap(NONE, Relaxed);
+                if let Ok(slot) = map.slot(given)
+                    && slot.state.load(Relaxed) == TAKEN
+                {
+                    slot.state.store(FREE, Relaxed);
+                }
+            }
+        }
+    }
+
+    // Slots.
+    let mut newest = h.seq.load(Relaxed);
+    let order = Scratch::new(high.max(waiter_high) as usize)?;
+    let mut ready = 0;
+    h.free.store(NONE, Relaxed);
+    for index in (0..high).rev() {
+        let slot = map.slot(index)?;
+        match slot.state.load(Relaxed) {
+            READY => {
+                if slot.len.load(Relaxed) > map.msgsize {
+                    return Err(Errno::EIO);
+                }
+                newest = newest.max(slot.seq.load(Relaxed));
+                order.set(ready, slot.seq.load(Relaxed), index);
+                ready += 1;
+            }
+            FILLING | TAKEN if !is_dead(slot.holder.load(Relaxed), foreign) => {}
+            _ => give_back(map, index, slot),
+        }
+    }
+    h.level0.store(0, Relaxed);
+    h.level1.iter().for_each(|word| word.store(0, Relaxed));
+    h.seq.store(newest, Relaxed);
+    order.sort(ready);
+    let mut bytes = 0;
+    for at in 0..ready {
+        let index = order.index(at);
+        let slot = map.slot(index)?;
+        link_in_ring(map, index, slot)?;
+        bytes += slot.len.load(Relaxed) as u64;
+    }
+    h.curmsgs.store(ready as u32, Relaxed);
+    h.qsize.store(bytes, Relaxed);
+
+    // Lines.
+    for line in [&h.receivers, &h.senders] {
+        line.head.store(NONE, Relaxed);
+        line.tail.store(NONE, Relaxed);
+    }
+    h.waiter_free.store(NONE, Relaxed);
+    let mut queued = 0;
+    for index in (0..waiter_high).rev() {
+        let w = map.waiter(index)?;
+        let dead = w.word.load(Relaxed) & TID_MASK == 0;
+        match w.state.load(Relaxed) {
+            W_QUEUED if !dead => {
+                order.set(queued, w.ticket.load(Relaxed), index);
+                queued += 1;
+            }
+            W_SERVED => {
+                let slot = map.slot(w.slot.load(Relaxed));
+                if w.kind.load(Relaxed) == 1
+                    && let Ok(slot) = slot
+                    && slot.state.load(Relaxed) == FILLING
+                {
+                    // Told that its message is in the queue: now it is.
+                    super::store::link(map, w.slot.load(Relaxed), slot)?;
+                }
+                futex::wake(&w.word, 1);
+            }
+            W_OUT if !is_dead(w.tid.load(Relaxed), foreign) => {}
+            state => {
+                if state == W_QUEUED || state == W_OUT {
+                    free_staged(map, w);
+                }
+                free_waiter(map, index, w);
+            }
+        }
+    }
+    order.sort(queued);
+    for at in 0..queued {
+        let index = order.index(at);
+        let w = map.waiter(index)?;
+        let line = if w.kind.load(Relaxed) == 1 { &h.senders } else { &h.receivers };
+        join_line(map, line, index, w)?;
+    }
+    // Tokens in the FIFO are counted anew at the next chance.
+    h.tokens.store(u32::MAX, Release);
+    Ok(())
+}
+
+fn free_staged(map: &Map, w: &crate::shm::layout::Waiter) {
+    if w.kind.load(Relaxed) == 1 {
+        let index = w.slot.load(Relaxed);
+        if let Ok(slot) = map.slot(index)
+            && slot.state.load(Relaxed) == FILLING
+        {
+            give_back(map, index, slot);
+        }
+    }
+}
+
+/// Whether a holder word tells of a thread that is no more: the kernel's mark, or (where thread ids
+/// mean something) nobody of that id.
+fn is_dead(holder: u32, foreign: bool) -> bool {
+    holder & TID_MASK == 0 || (!foreign && is_gone(holder & TID_MASK))
+}
+
+/// Takes back slots and waiter records whose threads have died outside the lock; returns how many.
+/// The lock is held. Called when something runs out.
+///
+/// # Errors
+///
+/// EIO: damaged.
+#[cold]
+pub(super) fn sweep(section: &Section<'_>) -> Result<u32> {
+    let map = section.map;
+    let h = map.header();
+    let foreign = h.flags.load(Relaxed) & F_MIXED_PIDS != 0;
+    let mut freed = 0;
+    for index in 0..h.waiter_high.load(Relaxed).min(WAITERS) {
+        let w = map.waiter(index)?;
+        if matches!(w.state.load(Relaxed), W_SERVED | W_OUT) && is_dead(w.tid.load(Relaxed), foreign) {
+            // A sender's staged slot and a receiver's taken one are found below by their holder.
+            free_waiter(map, index, w);
+            freed += 1;
+        }
+    }
+    for index in 0..h.high.load(Relaxed).min(map.slots()) {
+        let slot = map.slot(index)?;
+        if matches!(slot.state.load(Relaxed), FILLING | TAKEN)
+            && is_dead(slot.holder.load(Relaxed), foreign)
+            && !staged_in_line(map, index)
+        {
+            give_back(map, index, slot);
+            freed += 1;
+        }
+    }
+    Ok(freed)
+}
+
+/// Whether a waiter in line still refers to a slot (it is dead then, and whoever meets it there
+/// frees both).
+fn staged_in_line(map: &Map, slot: u32) -> bool {
+    (0..map.header().waiter_high.load(Relaxed).min(WAITERS)).any(|index| {
+        map.waiter(index).is_ok_and(|w| {
+            !matches!(w.state.load(Relaxed), W_FREE) && w.slot.load(Relaxed) == slot && w.kind.load(Relaxed) == 1
+        })
+    })
+}
+
+/// Room to sort in, taken from the kernel: repair may run anywhere, so it does not allocate.
+struct Scratch {
+    at: *mut (u64, u32),
+    bytes: usize,
+}
+
+impl Scratch {
+    fn new(entries: usize) -> Result<Scratch> {
+        let bytes = (entries.max(1) * size_of::<(u64, u32)>()).next_multiple_of(4096);
+        // SAFETY: a fresh private mapping.
+        let at = unsafe {
+            syscall!(SYS_mmap, 0, bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                usize::MAX, 0)?
+        };
+        Ok(Scratch { at: at as *mut (u64, u32), bytes })
+    }
+
+    fn entries(&self) -> usize {
+        self.bytes / size_of::<(u64, u32)>()
+    }
+
+    fn set(&self, at: usize, key: u64, index: u32) {
+        if at < self.entries() {
+            // SAFETY: inside the mapping, which is ours alone and aligned to a page.
+            unsafe { self.at.add(at).write((key, index)) };
+        }
+    }
+
+    fn index(&self, at: usize) -> u32 {
+        if at < self.entries() {
+            // SAFETY: as in `set`; the mapping began as zeros.
+            unsafe { (*self.at.add(at)).1 }
+        } else {
+            NONE
+        }
+    }
+
+    fn sort(&self, count: usize) {
+        let count = count.min(self.entries());
+        // SAFETY: the first `count` entries lie in the mapping; nobody else refers to them.
+        let all = unsafe { core::slice::from_raw_parts_mut(self.at, count) };
+        all.sort_unstable();
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, unused from here on.
+        let _ = unsafe { syscall!(SYS_munmap, self.at, self.bytes) };
+    }
+}

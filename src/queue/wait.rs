@@ -1,0 +1,648 @@
+//! Blocked senders and receivers: the line, the hand-over, the sleep.
+//!
+//! Whoever can complete a sleeper's call does it for the sleeper, under the lock: a sender gives
+//! its message to the first receiver in line, a receiver puts the first sender's message into the
+//! queue. So nobody who comes later overtakes, and a sleeper that dies takes nothing with it that
+//! another one needs:
+//!
+//! * While it waits, a sleeper's `list_op_pending` points at its own wait word, which holds its
+//!   thread id; the kernel takes the id out if the thread dies. Serving is a compare-exchange on
+//!   that word, so the dead are never served.
+//! * A sleeper that was stopped (SIGSTOP), or died in the gap before its pending pointer was set,
+//!   is found out when the wake finds nobody asleep: it is then taken out of the line and its
+//!   message goes elsewhere.
+//! * A signal handler first takes its thread out of the line ([`handler_begins`]); when the call is
+//!   restarted it goes to the end, as in the kernel.
+
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU32, AtomicUsize};
+
+use super::store::{give_back, link, restore, unlink_ready};
+use super::{After, Buffer, COPY_LOCKED, Section, commit_send, deliver_taken, enter, fill, poll, receive_first};
+use crate::abi::{Errno, Result};
+use crate::shm::Map;
+use crate::shm::layout::{
+    F_MIXED_PIDS, F_POLLED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED,
+    WORD_ASLEEP, Waiter,
+};
+use crate::sys::futex::{self, Timespec};
+use crate::sys::tls::Tls;
+use crate::syscall;
+
+/// A blocked call. Lives in the frame of `cshim/` that sleeps; the first four fields are read there.
+#[repr(C)]
+pub struct Wait {
+    /// The word to sleep on.
+    pub word: *const AtomicU32,
+    /// Sleep only while the word holds this.
+    pub expected: u32,
+    /// Nonzero: until `deadline` at most.
+    pub timed: u32,
+    /// CLOCK_REALTIME, absolute.
+    pub deadline: Timespec,
+    map: *const Map,
+    waiter: u32,
+    sender: u32,
+    fd: i32,
+    /// A handler without SA_RESTART has run: the call ends with EINTR unless it was served before.
+    interrupted: AtomicU32,
+    buffer: Buffer,
+    /// `Tls::waiter` of the blocked call that this one's signal handler has interrupted.
+    outer: AtomicUsize,
+    outer_pending: usize,
+}
+
+/// What a step of a blocking call has come to.
+pub enum Step {
+    /// The call is over: bytes received, or 0.
+    Done(usize),
+    /// Sleep on the [`Wait`]'s word, then call [`resume`].
+    Sleep,
+}
+
+/// Somebody was served and may be asleep.
+pub(crate) struct Wake<'a> {
+    waiter: &'a Waiter,
+    index: u32,
+    ticket: u64,
+    /// The message that was let in for a sender: `Slot::seq`.
+    seq: u64,
+    tid: u32,
+    asleep: bool,
+}
+
+impl Wake<'_> {
+    /// Releases the lock and wakes; if nobody was asleep there, finds out why.
+    #[cold]
+    pub(crate) fn release_and_wake(self, section: Section<'_>, fd: i32) {
+        let (map, tls) = (section.map, section.tls);
+        if !self.asleep {
+            return;
+        }
+        let outer = section.held.release_towards(&self.waiter.word);
+        let woken = futex::wake(&self.waiter.word, 1);
+        tls.robust().list_op_pending.store(outer, Relaxed);
+        if woken == 0 {
+            self.unresponsive(map, tls, fd);
+        }
+    }
+
+    /// The served waiter said that it sleeps, and does not: it is on its way in or out (then it
+    /// will see that it was served), stopped, or dead. In the last two cases the service is undone.
+    #[cold]
+    fn unresponsive(self, map: &Map, tls: &Tls, fd: i32) {
+        if map.header().flags.load(Relaxed) & F_MIXED_PIDS != 0 {
+            return;
+        }
+        let stopped = match task_state(self.tid) {
+            None => false,
+            Some(b'T' | b't') => true,
+            Some(_) => return,
+        };
+        let Ok(section) = enter(map, tls) else { return };
+        let w = self.waiter;
+        if w.state.load(Relaxed) != W_SERVED || w.ticket.load(Relaxed) != self.ticket {
+            return;
+        }
+        let sender = w.kind.load(Relaxed) == 1;
+        let index = w.slot.load(Relaxed);
+        let Ok(slot) = map.slot(index) else { return };
+        if sender {
+            if stopped && unlink_ready(map, index, slot, self.seq) {
+                slot.state.store(FILLING, Release);
+                w.state.store(W_OUT, Relaxed);
+            } else if stopped {
+                return;
+            }
+        } else if stopped {
+            w.slot.store(NONE, Relaxed);
+            w.state.store(W_OUT, Relaxed);
+        }
+        if stopped {
+            w.word.store(self.tid, Release);
+        } else {
+            free_waiter(map, self.index, w);
+        }
+        let mut after = After::default();
+        if sender {
+            if let Ok(wake) = let_sender_in(&section) {
+                after.wake = wake;
+            }
+            if map.header().flags.load(Relaxed) & F_POLLED != 0 {
+                poll::sync(&section, fd, true);
+            }
+        } else if let Ok(done) = commit_send(&section, fd, index, slot) {
+            after = done;
+        }
+        section.finish(after, fd);
+    }
+}
+
+/// The state letter of a task as in proc(5), or `None` if there is no such task.
+fn task_state(tid: u32) -> Option<u8> {
+    if crate::shm::lock::is_gone(tid) {
+        return None;
+    }
+    let mut path = [0u8; 32];
+    let mut at = 0;
+    for &b in b"/proc/" {
+        path[at] = b;
+        at += 1;
+    }
+    at += crate::sys::write_decimal(&mut path[at..], tid as u64);
+    for &b in b"/stat\0" {
+        path[at] = b;
+        at += 1;
+    }
+    let mut text = [0u8; 256];
+    // SAFETY: the path is NUL-terminated, the buffer as long as said.
+    let got = unsafe {
+        let fd = match syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) {
+            Ok(fd) => fd,
+            // No proc file system, or no descriptor left: nothing known, so nothing is undone.
+            Err(_) => return Some(b'?'),
+        };
+        let got = syscall!(SYS_read, fd, text.as_mut_ptr(), text.len());
+        let _ = syscall!(SYS_close, fd);
+        got.unwrap_or(0)
+    };
+    // "pid (comm) S …": comm may contain anything, so look for the last parenthesis.
+    let close = text[..got].iter().rposition(|&b| b == b')')?;
+    Some(text.get(close + 2).copied().unwrap_or(b'?'))
+}
+
+/// Takes a waiter out of the line.
+fn leave_line(map: &Map, line: &Line, w: &Waiter) -> Result<()> {
+    let (prev, next) = (w.prev.load(Relaxed), w.next.load(Relaxed));
+    if prev == NONE { &line.head } else { &map.waiter(prev)?.next }.store(next, Relaxed);
+    if next == NONE { &line.tail } else { &map.waiter(next)?.prev }.store(prev, Relaxed);
+    Ok(())
+}
+
+/// Puts a waiter behind all that are of the same or a better rank ("highest priority process that
+/// has been waiting the longest", mq_send(3)).
+pub(super) fn join_line(map: &Map, line: &Line, index: u32, w: &Waiter) -> Result<()> {
+    let rank = w.rank.load(Relaxed);
+    let mut prev = line.tail.load(Relaxed);
+    let mut next = NONE;
+    let mut steps = 0;
+    while prev != NONE && map.waiter(prev)?.rank.load(Relaxed) > rank {
+        next = prev;
+        prev = map.waiter(prev)?.prev.load(Relaxed);
+        steps += 1;
+        if steps > crate::shm::layout::WAITERS {
+            return Err(Errno::EIO);
+        }
+    }
+    w.prev.store(prev, Relaxed);
+    w.next.store(next, Relaxed);
+    if prev == NONE { &line.head } else { &map.waiter(prev)?.next }.store(index, Relaxed);
+    if next == NONE { &line.tail } else { &map.waiter(next)?.prev }.store(index, Relaxed);
+    w.state.store(W_QUEUED, Relaxed);
+    Ok(())
+}
+
+/// Gives a record that is in no line back.
+pub(super) fn free_waiter(map: &Map, index: u32, w: &Waiter) {
+    let h = map.header();
+    w.state.store(W_FREE, Relaxed);
+    w.next.store(h.waiter_free.load(Relaxed), Relaxed);
+    h.waiter_free.store(index, Relaxed);
+}
+
+fn line_of<'a>(map: &'a Map, w: &Waiter) -> &'a Line {
+    let h = map.header();
+    if w.kind.load(Relaxed) == 1 { &h.senders } else { &h.receivers }
+}
+
+/// Takes the first living waiter of a line out of it and marks it served with `slot`.
+fn serve_first<'a>(section: &Section<'a>, line: &Line, slot: Option<u32>) -> Result<Option<(u32, &'a Waiter, Wake<'a>)>> {
+    let map = section.map;
+    loop {
+        let index = line.head.load(Relaxed);
+        if index == NONE {
+            return Ok(None);
+        }
+        let w = map.waiter(index)?;
+        if w.state.load(Relaxed) != W_QUEUED {
+            return Err(Errno::EIO);
+        }
+        leave_line(map, line, w)?;
+        if let Some(slot) = slot {
+            w.slot.store(slot, Relaxed);
+        }
+        w.state.store(W_SERVED, Relaxed);
+        let ticket = w.ticket.load(Relaxed);
+        let mut seen = w.word.load(Relaxed);
+        while seen & TID_MASK != 0 {
+            match w.word.compare_exchange(seen, 0, AcqRel, Relaxed) {
+                Ok(_) => {
+                    let (tid, asleep) = (seen & TID_MASK, seen & WORD_ASLEEP != 0);
+                    let wake = Wake { waiter: w, index, ticket, seq: 0, tid, asleep };
+                    return Ok(Some((index, w, wake)));
+                }
+                Err(now) => seen = now,
+            }
+        }
+        // Died in the line; a dead sender's message never appears.
+        if w.kind.load(Relaxed) == 1 {
+            let staged = w.slot.load(Relaxed);
+            if let Ok(staged_slot) = map.slot(staged)
+                && staged_slot.state.load(Relaxed) == FILLING
+            {
+                give_back(map, staged, staged_slot);
+            }
+        }
+        free_waiter(map, index, w);
+    }
+}
+
+/// Gives a filled slot to the first sleeping receiver, if one is alive.
+#[cold]
+#[inline(never)]
+pub(super) fn hand_over<'a>(section: &Section<'a>, index: u32, slot: &Slot) -> Result<Option<Wake<'a>>> {
+    slot.state.store(TAKEN, Release);
+    match serve_first(section, &section.map.header().receivers, Some(index))? {
+        Some((_, _, wake)) => {
+            slot.holder.store(wake.tid, Relaxed);
+            Ok(Some(wake))
+        }
+        None => {
+            slot.state.store(FILLING, Release);
+            Ok(None)
+        }
+    }
+}
+
+/// Puts the first sleeping sender's message into the queue, if there is room and one is alive.
+#[cold]
+#[inline(never)]
+pub(super) fn let_sender_in<'a>(section: &Section<'a>) -> Result<Option<Wake<'a>>> {
+    let map = section.map;
+    if map.header().curmsgs.load(Relaxed) >= map.maxmsg {
+        return Ok(None);
+    }
+    match serve_first(section, &map.header().senders, None)? {
+        Some((_, w, mut wake)) => {
+            let index = w.slot.load(Relaxed);
+            let slot = map.slot(index)?;
+            if slot.state.load(Relaxed) != FILLING {
+                return Err(Errno::EIO);
+            }
+            link(map, index, slot)?;
+            wake.seq = slot.seq.load(Relaxed);
+            Ok(Some(wake))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The caller's scheduling rank: lower is served first, as `task->prio` in the kernel.
+fn my_rank() -> i32 {
+    let mut attr = [0u32; 12];
+    // SAFETY: the buffer is as long as said.
+    if unsafe { syscall!(SYS_sched_getattr, 0, attr.as_mut_ptr(), size_of_val(&attr), 0) }.is_err() {
+        return 120;
+    }
+    // struct sched_attr: size, policy, flags (64 bits), nice, priority.
+    match attr[1] as i32 {
+        libc::SCHED_FIFO | libc::SCHED_RR => 99 - attr[5] as i32,
+        6 => -1,
+        _ => 120 + attr[4] as i32,
+    }
+}
+
+/// Takes a record and joins the line; the caller's `Wait` is complete then.
+fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Result<()> {
+    let map = section.map;
+    let h = map.header();
+    let tls = section.tls;
+    let mut head = h.waiter_free.load(Relaxed);
+    if head == NONE && h.waiter_high.load(Relaxed) >= crate::shm::layout::WAITERS {
+        super::repair::sweep(section)?;
+        head = h.waiter_free.load(Relaxed);
+    }
+    let index = if head != NONE {
+        h.waiter_free.store(map.waiter(head)?.next.load(Relaxed), Relaxed);
+        head
+    } else {
+        let fresh = h.waiter_high.load(Relaxed);
+        map.commit_waiter(fresh).map_err(|_| Errno::ENOMEM)?;
+        h.waiter_high.store(fresh + 1, Relaxed);
+        fresh
+    };
+    let w = map.waiter(index)?;
+    let tid = tls.tid.load(Relaxed);
+    let ticket = h.seq.load(Relaxed).wrapping_add(1);
+    h.seq.store(ticket, Relaxed);
+    w.ticket.store(ticket, Relaxed);
+    w.kind.store(wait.sender, Relaxed);
+    w.slot.store(slot, Relaxed);
+    w.rank.store(rank, Relaxed);
+    w.tid.store(tid, Relaxed);
+    w.word.store(tid, Relaxed);
+    join_line(map, line_of(map, w), index, w)?;
+    wait.map = map;
+    wait.waiter = index;
+    wait.word = &w.word;
+    wait.outer.store(tls.waiter.load(Relaxed), Relaxed);
+    map.pins.fetch_add(1, Relaxed);
+    // From here on a handler takes us out of the line before it runs (put off until the unlock).
+    tls.waiter.store(wait as *const Wait as usize, Release);
+    Ok(())
+}
+
+/// After the unlock: a death from here on is announced in the wait word. (Before, it is found out
+/// by whoever serves us in vain.) Spins where that pays, then says that it sleeps.
+fn prepare_sleep(map: &Map, tls: &Tls, wait: &mut Wait) -> Result<()> {
+    let w = map.waiter(wait.waiter)?;
+    let robust = tls.robust();
+    wait.outer_pending = robust.list_op_pending.load(Relaxed);
+    let entry = (w.word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Relaxed));
+    robust.list_op_pending.store(entry, Relaxed);
+    announce_sleep(w, tls, wait);
+    Ok(())
+}
+
+fn announce_sleep(w: &Waiter, tls: &Tls, wait: &mut Wait) {
+    let tid = tls.tid.load(Relaxed);
+    wait.expected = tid | WORD_ASLEEP;
+    // Fails if we were served or taken out of the line meanwhile; the sleep then ends at once.
+    let _ = w.word.compare_exchange(tid, tid | WORD_ASLEEP, AcqRel, Relaxed);
+}
+
+/// Sends, or joins the line of senders. As [`super::try_send`], which found the queue full.
+///
+/// # Safety
+///
+/// As [`super::try_send`]; `wait` stays where it is until the call is over.
+pub unsafe fn send_or_wait(
+    map: &Map,
+    tls: &Tls,
+    fd: i32,
+    msg: *const u8,
+    len: u32,
+    priority: u32,
+    wait: &mut Wait,
+) -> Result<Step> {
+    wait.init(fd, 1, Buffer { data: core::ptr::null_mut(), priority: core::ptr::null_mut() });
+    let rank = my_rank();
+    let (index, slot, section);
+    if len > COPY_LOCKED {
+        // SAFETY: the caller's contract.
+        (index, slot) = unsafe { super::stage_large(map, tls, msg, len, priority, false)? };
+        section = enter(map, tls)?;
+    } else {
+        section = enter(map, tls)?;
+        // SAFETY: the caller's contract.
+        (index, slot) = unsafe { fill(&section, msg, len, priority)? };
+    }
+    if map.header().curmsgs.load(Relaxed) < map.maxmsg {
+        let after = commit_send(&section, fd, index, slot)?;
+        section.finish(after, fd);
+        return Ok(Step::Done(0));
+    }
+    if let Err(errno) = enqueue(&section, wait, index, rank) {
+        give_back(map, index, slot);
+        return Err(errno);
+    }
+    drop(section);
+    prepare_sleep(map, tls, wait)?;
+    Ok(Step::Sleep)
+}
+
+/// Receives, or joins the line of receivers. As [`super::try_receive`], which found the queue
+/// empty.
+///
+/// # Safety
+///
+/// As [`super::try_receive`]; `wait` stays where it is until the call is over.
+pub unsafe fn receive_or_wait(map: &Map, tls: &Tls, fd: i32, buffer: Buffer, wait: &mut Wait) -> Result<Step> {
+    wait.init(fd, 0, buffer);
+    let rank = my_rank();
+    let section = enter(map, tls)?;
+    if map.header().curmsgs.load(Relaxed) != 0 {
+        // SAFETY: the caller's contract.
+        return unsafe { receive_first(section, fd, buffer) }.map(Step::Done);
+    }
+    enqueue(&section, wait, NONE, rank)?;
+    drop(section);
+    prepare_sleep(map, tls, wait)?;
+    Ok(Step::Sleep)
+}
+
+/// Goes on after a sleep that ended with `slept` (0, or a negated errno of futex(2)).
+///
+/// # Errors
+///
+/// EINTR, ETIMEDOUT, and those of the non-blocking siblings.
+///
+/// # Safety
+///
+/// `wait` was filled in by [`send_or_wait`] or [`receive_or_wait`], and has not been finished.
+pub unsafe fn resume(tls: &Tls, wait: &mut Wait, slept: i32) -> Result<Step> {
+    // SAFETY: `map` is pinned while the call is blocked.
+    let map = unsafe { &*wait.map };
+    let section = match enter(map, tls) {
+        Ok(section) => section,
+        Err(errno) => {
+            wait.finish(map, tls);
+            return Err(errno);
+        }
+    };
+    // SAFETY: the caller's contract.
+    let result = unsafe { resume_locked(section, wait, slept) };
+    if !matches!(result, Ok(Step::Sleep)) {
+        wait.finish(map, tls);
+    }
+    result
+}
+
+/// # Safety
+///
+/// As [`resume`].
+unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Result<Step> {
+    let (map, tls) = (section.map, section.tls);
+    let w = map.waiter(wait.waiter)?;
+    let index = w.slot.load(Relaxed);
+    match w.state.load(Relaxed) {
+        W_SERVED if wait.sender == 1 => {
+            free_waiter(map, wait.waiter, w);
+            Ok(Step::Done(0))
+        }
+        W_SERVED => {
+            let slot = map.slot(index)?;
+            let len = slot.len.load(Relaxed);
+            if slot.state.load(Relaxed) != TAKEN || len > map.msgsize {
+                return Err(Errno::EIO);
+            }
+            free_waiter(map, wait.waiter, w);
+            if len > COPY_LOCKED {
+                drop(section);
+                // SAFETY: the slot was given to us; the buffer is the caller's.
+                return unsafe { deliver_taken(map, tls, index, slot, len, wait.buffer) }.map(Step::Done);
+            }
+            // SAFETY: as above.
+            let copied = unsafe { super::copy_out(map, index, slot, len, wait.buffer) };
+            give_back(map, index, slot);
+            copied.map(|()| Step::Done(len as usize))
+        }
+        state @ (W_QUEUED | W_OUT) => {
+            let ended = if slept == -libc::EINTR || wait.interrupted.load(Relaxed) != 0 {
+                Some(Errno::EINTR)
+            } else if slept == -libc::ETIMEDOUT {
+                Some(Errno::ETIMEDOUT)
+            } else {
+                None
+            };
+            if ended.is_none() && state == W_QUEUED {
+                // Woken for nothing: go on sleeping, in the same place.
+                drop(section);
+                announce_sleep(w, tls, wait);
+                return Ok(Step::Sleep);
+            }
+            if ended.is_none() {
+                // SAFETY: the caller's contract.
+                return unsafe { start_over(section, wait, w, index) };
+            }
+            if state == W_QUEUED {
+                leave_line(map, line_of(map, w), w)?;
+            }
+            if wait.sender == 1 {
+                give_back(map, index, map.slot(index)?);
+            }
+            free_waiter(map, wait.waiter, w);
+            Err(ended.unwrap_or(Errno::EINTR))
+        }
+        _ => Err(Errno::EIO),
+    }
+}
+
+/// A restarted call: as if made anew, at the end of the line (its record and slot are kept).
+///
+/// # Safety
+///
+/// As [`resume`].
+unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u32) -> Result<Step> {
+    let (map, tls) = (section.map, section.tls);
+    let curmsgs = map.header().curmsgs.load(Relaxed);
+    if wait.sender == 1 && curmsgs < map.maxmsg {
+        free_waiter(map, wait.waiter, w);
+        let after = commit_send(&section, wait.fd, index, map.slot(index)?)?;
+        section.finish(after, wait.fd);
+        return Ok(Step::Done(0));
+    }
+    if wait.sender == 0 && curmsgs != 0 {
+        free_waiter(map, wait.waiter, w);
+        // SAFETY: the caller's contract.
+        return unsafe { receive_first(section, wait.fd, wait.buffer) }.map(Step::Done);
+    }
+    w.word.store(tls.tid.load(Relaxed), Relaxed);
+    join_line(map, line_of(map, w), wait.waiter, w)?;
+    drop(section);
+    announce_sleep(w, tls, wait);
+    Ok(Step::Sleep)
+}
+
+/// pthread_cancel(3) ended the sleep: the call never happened. A message given to the receiver
+/// goes back to its place, or to the next in line.
+///
+/// # Safety
+///
+/// As [`resume`].
+pub unsafe fn cancel(tls: &Tls, wait: &mut Wait) {
+    // SAFETY: `map` is pinned while the call is blocked.
+    let map = unsafe { &*wait.map };
+    if let Ok(section) = enter(map, tls) {
+        let mut after = After::default();
+        let _ = cancel_locked(&section, wait, &mut after);
+        section.finish(after, wait.fd);
+    }
+    wait.finish(map, tls);
+}
+
+fn cancel_locked<'a>(section: &Section<'a>, wait: &Wait, after: &mut After<'a>) -> Result<()> {
+    let map = section.map;
+    let w = map.waiter(wait.waiter)?;
+    let index = w.slot.load(Relaxed);
+    let state = w.state.load(Relaxed);
+    if state == W_QUEUED {
+        leave_line(map, line_of(map, w), w)?;
+    }
+    free_waiter(map, wait.waiter, w);
+    match (state, wait.sender) {
+        (W_SERVED, 0) => {
+            let slot = map.slot(index)?;
+            if map.header().receivers.head.load(Relaxed) != NONE {
+                after.wake = hand_over(section, index, slot)?;
+            }
+            if after.wake.is_none() {
+                restore(map, index, slot)?;
+                if map.header().flags.load(Relaxed) & F_POLLED != 0 {
+                    poll::sync(section, wait.fd, true);
+                }
+            }
+        }
+        (W_QUEUED | W_OUT, 1) => give_back(map, index, map.slot(index)?),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A signal handler is about to run on a thread that is blocked: the kernel would have taken it out
+/// of the line. Called by `interpose::signal` with the handler's `sa_flags`, outside critical
+/// sections.
+pub fn handler_begins(tls: &Tls, sa_flags: i32) {
+    let wait = tls.waiter.load(Acquire) as *const Wait;
+    if wait.is_null() {
+        return;
+    }
+    // SAFETY: `tls.waiter` points to the `Wait` of a call of this thread that has not finished,
+    // and whose map is pinned.
+    let (wait, map) = unsafe { (&*wait, &*(*wait).map) };
+    if sa_flags & libc::SA_RESTART == 0 {
+        wait.interrupted.store(1, Relaxed);
+    }
+    let Ok(_section) = enter(map, tls) else { return };
+    let Ok(w) = map.waiter(wait.waiter) else { return };
+    if w.state.load(Relaxed) == W_QUEUED && leave_line(map, line_of(map, w), w).is_ok() {
+        w.state.store(W_OUT, Relaxed);
+        // No longer what the sleep expects: a restarted sleep ends at once.
+        w.word.fetch_and(!WORD_ASLEEP, AcqRel);
+    }
+}
+
+impl Wait {
+    fn init(&mut self, fd: i32, sender: u32, buffer: Buffer) {
+        self.fd = fd;
+        self.sender = sender;
+        self.buffer = buffer;
+        self.interrupted.store(0, Relaxed);
+    }
+
+    /// Whether no handler without SA_RESTART has run.
+    pub fn is_restarting(&self) -> bool {
+        self.interrupted.load(Relaxed) == 0
+    }
+
+    /// The call is over, however: this thread waits for nothing (or for what it waited before).
+    fn finish(&mut self, map: &Map, tls: &Tls) {
+        tls.waiter.store(self.outer.load(Relaxed), Release);
+        tls.robust().list_op_pending.store(self.outer_pending, Relaxed);
+        map.pins.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Whether anybody is blocked: (receivers, senders), counted. For people who look into a queue.
+pub fn count(map: &Map) -> (u32, u32) {
+    let high = map.header().waiter_high.load(Relaxed).min(crate::shm::layout::WAITERS);
+    let mut counts = (0, 0);
+    for index in 0..high {
+        if let Ok(w) = map.waiter(index)
+            && w.state.load(Relaxed) == W_QUEUED
+        {
+            if w.kind.load(Relaxed) == 1 { counts.1 += 1 } else { counts.0 += 1 }
+        }
+    }
+    counts
+}

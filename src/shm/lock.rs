@@ -1,0 +1,159 @@
+//! The robust lock: one futex word in shared memory, and nothing else there.
+//!
+//! The word holds the owner's thread id, plus FUTEX_WAITERS while others sleep on it. Around the
+//! critical section the owner points `list_op_pending` of its thread's robust list at the word, so
+//! that the kernel puts FUTEX_OWNER_DIED there if the thread dies, by whatever road. No list is
+//! linked through shared memory, so no process ever follows a pointer that another one wrote.
+//! While it sleeps on the word, a thread keeps the pending pointer there too: when a woken sleeper
+//! is killed before it runs, the kernel passes the wake on.
+//!
+//! Signal handlers of the owner are put off until the unlock (`interpose::signal`). A handler
+//! installed behind our back that asks for the lock its own thread holds gets EDEADLK.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::layout::TID_MASK;
+use crate::abi::{Errno, Result};
+use crate::sys::futex;
+use crate::sys::tls::Tls;
+use crate::syscall;
+
+const WAITERS: u32 = 0x8000_0000;
+const OWNER_DIED: u32 = 0x4000_0000;
+/// Looks at a lock that is held before sleeping on it; more costs a peer on the same CPU.
+const SPINS: u32 = 16;
+/// How long a sleeper trusts the kernel to announce its owner's death, ns. Two deaths are not
+/// announced (see DESIGN: exec by a thread that is not the leader, a mapping gone): the sleeper
+/// then looks for the owner itself.
+const TRUST_NS: u64 = 100_000_000;
+
+/// The lock, held. Unlocks when dropped.
+pub struct Held<'a> {
+    word: &'a AtomicU32,
+    tls: &'a Tls,
+    outer_pending: usize,
+    /// The last owner died inside: whatever the lock protects must be repaired first.
+    pub owner_died: bool,
+}
+
+/// Takes the lock. `foreign` says whether thread ids may be those of another pid namespace, in
+/// which case a silent owner is never presumed dead.
+///
+/// # Errors
+///
+/// EDEADLK: the calling thread holds it already.
+#[inline(always)]
+pub fn lock<'a>(word: &'a AtomicU32, tls: &'a Tls, foreign: impl Fn() -> bool) -> Result<Held<'a>> {
+    let robust = tls.robust();
+    let outer_pending = robust.list_op_pending.load(Ordering::Relaxed);
+    tls.enter_critical();
+    let entry = (word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Ordering::Relaxed));
+    robust.list_op_pending.store(entry, Ordering::Relaxed);
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    let tid = tls.tid.load(Ordering::Relaxed);
+    let mut held = Held { word, tls, outer_pending, owner_died: false };
+    if word.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if let Err(errno) = lock_slow(word, tls, tid, foreign, &mut held.owner_died) {
+            core::mem::forget(held);
+            robust.list_op_pending.store(outer_pending, Ordering::Relaxed);
+            tls.leave_critical();
+            return Err(errno);
+        }
+    }
+    Ok(held)
+}
+
+#[cold]
+#[inline(never)]
+fn lock_slow(
+    word: &AtomicU32,
+    tls: &Tls,
+    tid: u32,
+    foreign: impl Fn() -> bool,
+    owner_died: &mut bool,
+) -> Result<()> {
+    let mut spins = 0;
+    // Once we have slept there may be others asleep: keep the mark when taking the lock.
+    let mut mark = 0;
+    loop {
+        let seen = word.load(Ordering::Relaxed);
+        let owner = seen & TID_MASK;
+        if owner == 0 || (seen & OWNER_DIED) != 0 {
+            let mine = tid | mark | (seen & WAITERS);
+            if word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                *owner_died = seen & OWNER_DIED != 0;
+                return Ok(());
+            }
+            continue;
+        }
+        if owner == tid {
+            return Err(Errno::EDEADLK);
+        }
+        if spins < SPINS {
+            spins += 1;
+            for _ in 0..spins {
+                core::hint::spin_loop();
+            }
+            continue;
+        }
+        let asleep = seen | WAITERS;
+        if seen != asleep && word.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            continue;
+        }
+        mark = WAITERS;
+        // A handler may run while we sleep (and take other locks: it restores the pending pointer).
+        tls.leave_critical();
+        let slept = futex::wait_for(word, asleep, TRUST_NS);
+        tls.enter_critical();
+        if slept == Err(Errno::ETIMEDOUT) && word.load(Ordering::Relaxed) == asleep && !foreign() && is_gone(owner) {
+            let mine = tid | WAITERS;
+            if word.compare_exchange(asleep, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                *owner_died = true;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whether no task has this thread id in the caller's pid namespace.
+pub fn is_gone(tid: u32) -> bool {
+    // SAFETY: signal 0 only asks.
+    unsafe { syscall!(SYS_tkill, tid, 0) == Err(Errno::ESRCH) }
+}
+
+impl<'a> Held<'a> {
+    /// Unlocks, and leaves the pending pointer at `next`, a word that is 0 and whose sleeper the
+    /// caller is about to wake: if the caller dies before it does, the kernel wakes in its place
+    /// (`handle_futex_death`: "pending_op && !uval"). Returns what to put the pointer back to.
+    ///
+    /// The pointer moves first: a death between the two leaves the lock to those who look for a
+    /// silent owner, which is late, but a lost wake would never be noticed.
+    pub fn release_towards(self, next: &AtomicU32) -> usize {
+        let robust = self.tls.robust();
+        let entry = (next.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Ordering::Relaxed));
+        robust.list_op_pending.store(entry, Ordering::Relaxed);
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        let (word, tls, outer) = (self.word, self.tls, self.outer_pending);
+        core::mem::forget(self);
+        let old = word.swap(0, Ordering::Release);
+        if old & WAITERS != 0 {
+            futex::wake(word, 1);
+        }
+        tls.leave_critical();
+        outer
+    }
+}
+
+impl Drop for Held<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let old = self.word.swap(0, Ordering::Release);
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        if old & WAITERS != 0 {
+            // Still pending: if we die before the wake, the kernel wakes in our place.
+            futex::wake(self.word, 1);
+        }
+        self.tls.robust().list_op_pending.store(self.outer_pending, Ordering::Relaxed);
+        self.tls.leave_critical();
+    }
+}

@@ -1,0 +1,217 @@
+//! Paths in a fixed buffer, and the file calls made on them: no allocation, no libc.
+
+use core::ffi::c_char;
+
+use crate::abi::{Errno, Result};
+use crate::syscall;
+
+/// Longest path we build, bytes with the NUL.
+const MAX: usize = 768;
+
+/// A NUL-terminated path under construction.
+#[derive(Clone, Copy)]
+pub struct Path {
+    bytes: [u8; MAX],
+    len: usize,
+}
+
+impl Path {
+    /// A path of these parts.
+    ///
+    /// # Errors
+    ///
+    /// ENAMETOOLONG.
+    pub fn new(parts: &[&[u8]]) -> Result<Path> {
+        let mut path = Path { bytes: [0; MAX], len: 0 };
+        for part in parts {
+            path.push(part)?;
+        }
+        Ok(path)
+    }
+
+    /// Appends bytes as they are.
+    pub fn push(&mut self, part: &[u8]) -> Result<()> {
+        let end = self.len + part.len();
+        if end >= MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.bytes[self.len..end].copy_from_slice(part);
+        self.bytes[end] = 0;
+        self.len = end;
+        Ok(())
+    }
+
+    /// Appends a number in hexadecimal.
+    pub fn push_hex(&mut self, value: u64) -> Result<()> {
+        let digits = (64 - (value | 1).leading_zeros() as usize).div_ceil(4);
+        for at in (0..digits).rev() {
+            self.push(&[b"0123456789abcdef"[(value >> (4 * at) & 15) as usize]])?;
+        }
+        Ok(())
+    }
+
+    /// Appends a number in decimal.
+    pub fn push_decimal(&mut self, value: u64) -> Result<()> {
+        let mut text = [0u8; 20];
+        let n = super::write_decimal(&mut text, value);
+        self.push(&text[..n])
+    }
+
+    /// Without the NUL.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// For the kernel.
+    pub fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
+
+    /// openat(2) from the working directory; `O_CLOEXEC` always.
+    pub fn open(&self, flags: i32, mode: u32) -> Result<Fd> {
+        // SAFETY: the path is NUL-terminated.
+        let fd = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, self.as_ptr(), flags | libc::O_CLOEXEC, mode)? };
+        Ok(Fd(fd as i32))
+    }
+
+    /// mkdirat(2), then the mode exactly (umask or not); an existing directory is left as it is.
+    pub fn make_dir(&self, mode: u32) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        match unsafe { syscall!(SYS_mkdirat, libc::AT_FDCWD, self.as_ptr(), mode & 0o777) } {
+            Ok(_) => self.chmod(mode),
+            Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// fchmodat(2).
+    pub fn chmod(&self, mode: u32) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { syscall!(SYS_fchmodat, libc::AT_FDCWD, self.as_ptr(), mode) }.map(|_| ())
+    }
+
+    /// lchown(2).
+    pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        unsafe {
+            syscall!(SYS_fchownat, libc::AT_FDCWD, self.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW)
+        }
+        .map(|_| ())
+    }
+
+    /// unlinkat(2).
+    pub fn unlink(&self) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { syscall!(SYS_unlinkat, libc::AT_FDCWD, self.as_ptr(), 0) }.map(|_| ())
+    }
+
+    /// renameat2(2); `replace` is false: EEXIST if the target exists.
+    pub fn rename(&self, to: &Path, replace: bool) -> Result<()> {
+        let flags = if replace { 0 } else { libc::RENAME_NOREPLACE };
+        // SAFETY: both paths are NUL-terminated.
+        unsafe {
+            syscall!(SYS_renameat2, libc::AT_FDCWD, self.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)
+        }
+        .map(|_| ())
+    }
+
+    /// mkfifo(3).
+    pub fn make_fifo(&self, mode: u32) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { syscall!(SYS_mknodat, libc::AT_FDCWD, self.as_ptr(), libc::S_IFIFO | mode, 0) }.map(|_| ())
+    }
+
+    /// lstat(2).
+    pub fn stat(&self) -> Result<libc::stat> {
+        stat_at(libc::AT_FDCWD, self.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+    }
+
+    /// readlink(2) of `/proc/self/fd/N`.
+    pub fn of_descriptor(fd: i32) -> Result<Path> {
+        let mut link = Path::new(&[b"/proc/self/fd/"])?;
+        link.push_decimal(fd as u64)?;
+        let mut path = Path { bytes: [0; MAX], len: 0 };
+        // SAFETY: the buffer is as long as said, less one for the NUL, which is there already.
+        let got = unsafe {
+            syscall!(SYS_readlinkat, libc::AT_FDCWD, link.as_ptr(), path.bytes.as_mut_ptr(), MAX - 1)?
+        };
+        path.len = got;
+        Ok(path)
+    }
+}
+
+fn stat_at(dir: i32, path: *const c_char, flags: i32) -> Result<libc::stat> {
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut st: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: the result goes to a local; the caller's path is NUL-terminated.
+    unsafe { syscall!(SYS_newfstatat, dir, path, &raw mut st, flags)? };
+    Ok(st)
+}
+
+/// fstat(2).
+pub fn stat_fd(fd: i32) -> Result<libc::stat> {
+    stat_at(fd, c"".as_ptr(), libc::AT_EMPTY_PATH)
+}
+
+/// A descriptor of our own, closed when dropped.
+pub struct Fd(pub i32);
+
+impl Fd {
+    /// Keeps it open; it is the caller's now.
+    pub fn release(self) -> i32 {
+        let fd = self.0;
+        core::mem::forget(self);
+        fd
+    }
+
+    /// fstat(2).
+    pub fn stat(&self) -> Result<libc::stat> {
+        stat_fd(self.0)
+    }
+
+    /// fchmod(2).
+    pub fn chmod(&self, mode: u32) -> Result<()> {
+        // SAFETY: no pointers.
+        unsafe { syscall!(SYS_fchmod, self.0, mode) }.map(|_| ())
+    }
+
+    /// ftruncate(2).
+    pub fn truncate(&self, len: u64) -> Result<()> {
+        // SAFETY: no pointers.
+        unsafe { syscall!(SYS_ftruncate, self.0, len) }.map(|_| ())
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is ours.
+        let _ = unsafe { syscall!(SYS_close, self.0) };
+    }
+}
+
+/// Calls `see` with each name in a directory but `.` and `..`.
+pub fn each_entry(dir: &Fd, mut see: impl FnMut(&[u8])) {
+    #[repr(align(8))]
+    struct Buffer([u8; 4096]);
+    let mut buffer = Buffer([0; 4096]);
+    loop {
+        // SAFETY: the buffer is as long as said.
+        let got = unsafe {
+            syscall!(SYS_getdents64, dir.0, buffer.0.as_mut_ptr(), buffer.0.len()).unwrap_or(0)
+        };
+        if got == 0 {
+            return;
+        }
+        let mut at = 0;
+        // struct linux_dirent64: inode and offset of 8 bytes each, length of 2, type of 1, name.
+        while at + 19 <= got {
+            let length = u16::from_ne_bytes([buffer.0[at + 16], buffer.0[at + 17]]) as usize;
+            let name = &buffer.0[at + 19..(at + length.max(20)).min(got)];
+            let name = &name[..name.iter().position(|&b| b == 0).unwrap_or(name.len())];
+            if name != b"." && name != b".." {
+                see(name);
+            }
+            at += length.max(24);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The contract, case by case: `tests/programs/conf_*.c`, each case once on the kernel's queues
+//! (which shows that the case is right) and once on libmqns.so's in a process for which the
+//! kernel has none.
+//!
+//! A trial is `native::PROGRAM::CASE` or `shim::PROGRAM::CASE`; `PROGRAM --list` tells the section
+//! of the contract for each case. Cases that change users are ignored without root; native ones where the kernel has
+//! no queues; those for which the C library itself crashes have no native trial.
+
+mod harness;
+
+use harness::{Mode, Outcome, Run};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::fs;
+use std::process::Command;
+
+/// One case of one program, as `--list` prints it.
+struct Case {
+    name: String,
+    needs_root: bool,
+    shim_only: bool,
+}
+
+fn programs() -> Vec<String> {
+    let names = fs::read_dir(harness::sources()).expect("tests/programs").flatten();
+    let names = names.filter_map(|e| e.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        names.filter_map(|n| Some(n.strip_suffix(".c")?.to_string())).filter(|n| n.starts_with("conf_")).collect();
+    names.sort();
+    names
+}
+
+fn cases(program: &str) -> Vec<Case> {
+    let output = Command::new(harness::program(program)).arg("--list").output().expect("list the cases");
+    assert!(output.status.success(), "{program} --list");
+    let text = String::from_utf8(output.stdout).expect("names are ASCII");
+    text.lines()
+        .map(|line| {
+            let mut field = line.split('\t');
+            let mut next = || field.next().expect("three fields a line").to_string();
+            let (name, _section, flags) = (next(), next(), next());
+            let has = |flag| flags.split_whitespace().any(|f| f == flag);
+            Case { name, needs_root: has("root"), shim_only: has("shim-only") }
+        })
+        .collect()
+}
+
+/// Files of the state directory which a run has left though its queues are gone. The control
+/// files of a namespace may stay; whatever stands for one queue may not.
+fn leftovers(outcome: &Outcome, case: &str) -> Result<(), Failed> {
+    let left: Vec<_> = outcome.files.iter().filter(|p| p.to_string_lossy().contains("conf-")).collect();
+    if left.is_empty() { Ok(()) } else { Err(format!("{case} left {left:?} behind").into()) }
+}
+
+fn run(mode: Mode, program: &str, case: &str) -> Result<(), Failed> {
+    let outcome = Run::new(mode, harness::program(program)).arg(case).run();
+    outcome.check()?;
+    leftovers(&outcome, case)
+}
+
+/// The launcher refuses what it says it refuses; without this the shim's trials prove nothing.
+fn launcher() -> Result<(), Failed> {
+    Ok(Run::new(Mode::Native, harness::program("nokernel")).arg("--check").run().check()?)
+}
+
+fn main() {
+    let args = Arguments::from_args();
+    // SAFETY: no arguments.
+    let root = unsafe { libc::geteuid() } == 0;
+    harness::program("nokernel");
+    let mut trials = vec![Trial::test("launcher::refuses_queues_and_ipc_namespaces", launcher)];
+    for program in programs() {
+        for case in cases(&program) {
+            for mode in Mode::ALL {
+                if mode == Mode::Native && case.shim_only {
+                    continue;
+                }
+                let ignored = case.needs_root && !root || mode == Mode::Native && !harness::kernel_has_queues();
+                let (p, c) = (program.clone(), case.name.clone());
+                let name = format!("{}::{}::{}", mode.name(), program, case.name);
+                trials.push(Trial::test(name, move || run(mode, &p, &c)).with_ignored_flag(ignored));
+            }
+        }
+    }
+    libtest_mimic::run(&args, trials).exit();
+}
