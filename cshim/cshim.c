@@ -10,6 +10,7 @@
 #include <linux/futex.h>
 #include <mqueue.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -200,12 +201,167 @@ ssize_t cshim_mq_receive(mqd_t d, char *msg, size_t len, unsigned *prio)
     return cshim_mq_timedreceive(d, msg, len, prio, NULL);
 }
 
+/* ---- mq_notify with SIGEV_THREAD ---------------------------------------------------------------
+ *
+ * A helper thread for each registration sleeps on a word of the queue; when the registration fires it
+ * starts a thread with the user's attributes for the user's function, as mq_notify(3) has it. It ends
+ * when the registration does. A forked child has no such thread, and no registration either.
+ */
+
+/* struct Registered of src/interpose/mq.rs. */
+struct registered {
+    const void *map;
+    uint64_t ticket;
+    uint32_t *word;
+};
+extern long mqns_notify(mqd_t, const struct sigevent *, struct registered *);
+extern int mqns_notify_fate(const struct registered *, uint32_t *expected);
+extern int mqns_copy(void *to, const void *from, size_t n);
+struct notification {
+    struct registered registered;
+    void (*function)(union sigval);
+    union sigval value;
+    int has_attr;
+    pthread_attr_t attr;
+};
+
+/* A copy that outlives the original: pthread_attr_t may point to memory of its own. */
+static int copy_attributes(pthread_attr_t *to, const pthread_attr_t *from)
+{
+    int i, r = pthread_attr_init(to);
+    size_t size;
+    void *address;
+    struct sched_param param;
+    cpu_set_t cpus;
+    sigset_t mask;
+    if (r != 0)
+        return r;
+    if (pthread_attr_getdetachstate(from, &i) == 0)
+        pthread_attr_setdetachstate(to, i);
+    if (pthread_attr_getguardsize(from, &size) == 0)
+        pthread_attr_setguardsize(to, size);
+    if (pthread_attr_getschedpolicy(from, &i) == 0)
+        pthread_attr_setschedpolicy(to, i);
+    if (pthread_attr_getschedparam(from, &param) == 0)
+        pthread_attr_setschedparam(to, &param);
+    if (pthread_attr_getinheritsched(from, &i) == 0)
+        pthread_attr_setinheritsched(to, i);
+    if (pthread_attr_getscope(from, &i) == 0)
+        pthread_attr_setscope(to, i);
+    if (pthread_attr_getstack(from, &address, &size) == 0 && address != NULL && size != 0
+        && (uintptr_t)address + size != 0 && (uintptr_t)address < UINTPTR_MAX - size)
+        pthread_attr_setstack(to, address, size);
+    else if (pthread_attr_getstacksize(from, &size) == 0 && size != 0)
+        pthread_attr_setstacksize(to, size);
+    if (pthread_attr_getaffinity_np(from, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) != 0
+        && CPU_COUNT(&cpus) != CPU_SETSIZE)
+        pthread_attr_setaffinity_np(to, sizeof cpus, &cpus);
+    if (pthread_attr_getsigmask_np(from, &mask) == 0)
+        pthread_attr_setsigmask_np(to, &mask);
+    return 0;
+}
+
+static void free_notification(struct notification *n)
+{
+    if (n->has_attr)
+        pthread_attr_destroy(&n->attr);
+    free(n);
+}
+
+/* The thread of one notification: detached, with no signal blocked, as libc has it. */
+static void *call_function(void *arg)
+{
+    struct notification *n = arg;
+    void (*function)(union sigval) = n->function;
+    union sigval value = n->value;
+    sigset_t none;
+    free_notification(n);
+    pthread_detach(pthread_self());
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
+    function(value);
+    return NULL;
+}
+
+static void *await_notification(void *arg)
+{
+    struct notification *n = arg;
+    uint32_t expected;
+    for (;;) {
+        switch (mqns_notify_fate(&n->registered, &expected)) {
+        case 0:
+            raw(SYS_futex, (long)n->registered.word, FUTEX_WAIT, expected, 0, 0, 0);
+            break;
+        case 1: {
+            pthread_t thread;
+            if (pthread_create(&thread, n->has_attr ? &n->attr : NULL, call_function, n) != 0)
+                free_notification(n);
+            return NULL;
+        }
+        default:
+            free_notification(n);
+            return NULL;
+        }
+    }
+}
+
+static long notify_by_thread(mqd_t d, const struct sigevent *event)
+{
+    struct notification *n = calloc(1, sizeof *n);
+    pthread_attr_t attr;
+    pthread_t thread;
+    sigset_t all, before;
+    int r;
+    if (n == NULL)
+        return -ENOMEM;
+    n->function = event->sigev_notify_function;
+    n->value = event->sigev_value;
+    if (event->sigev_notify_attributes != NULL) {
+        if ((r = copy_attributes(&n->attr, event->sigev_notify_attributes)) != 0) {
+            free(n);
+            return -r;
+        }
+        n->has_attr = 1;
+    }
+    long result = mqns_notify(d, event, &n->registered);
+    if (result < 0 || n->registered.map == NULL) {
+        free_notification(n);
+        return result;
+    }
+    /* A helper that handles no signal of the program and needs little room. */
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, 64 * 1024);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = pthread_create(&thread, &attr, await_notification, n);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    if (r != 0) {
+        mqns_notify(d, NULL, NULL);
+        free_notification(n);
+        return -r;
+    }
+    return 0;
+}
+
+int cshim_mq_notify(mqd_t d, const struct sigevent *event)
+{
+    struct sigevent copy;
+    if (event != NULL && mqns_copy(&copy, event, sizeof copy) != 0) {
+        errno = EFAULT;
+        return -1;
+    }
+    if (event != NULL && copy.sigev_notify == SIGEV_THREAD)
+        return (int)finish(notify_by_thread(d, &copy));
+    return (int)finish(mqns_notify(d, event, NULL));
+}
+
 /* ---- variadic functions ----------------------------------------------------------------------- */
 
 extern long mqns_open(const char *, int, mode_t, const struct mq_attr *, int);
 extern long mqns_unlink(const char *, int);
 extern long mqns_getsetattr(mqd_t, const struct mq_attr *, struct mq_attr *);
-extern long mqns_notify(mqd_t, const struct sigevent *);
 
 mqd_t cshim_mq_open(const char *name, int oflag, ...)
 {
@@ -285,7 +441,7 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e)
             r = receive_slow(r, &w, 0, (mqd_t)a, (char *)b, (size_t)c, (unsigned *)d, (const struct timespec *)e);
         break;
     case SYS_mq_notify:
-        r = mqns_notify((mqd_t)a, (const struct sigevent *)b);
+        r = mqns_notify((mqd_t)a, (const struct sigevent *)b, NULL);
         break;
     case SYS_mq_getsetattr:
         r = mqns_getsetattr((mqd_t)a, (const struct mq_attr *)b, (struct mq_attr *)c);

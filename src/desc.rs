@@ -253,7 +253,7 @@ impl Closed {
     pub fn finish(self, tls: &'static Tls) {
         let flags = self.map.header().flags.load(Ordering::Acquire);
         if flags & F_NOTIFY != 0 {
-            notify::closed(self.map);
+            notify::closed(self.map, tls);
         }
         if flags & F_UNLINKED != 0 && flags & F_DEAD == 0 {
             ns::queues::destroy_if_unused(tls, self.map);

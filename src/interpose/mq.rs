@@ -1,15 +1,17 @@
 //! mqueue.h: decoding of arguments, in the kernel's order of checks.
 
 use core::ffi::{c_char, c_int, c_uint};
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{BYPASS, SLEEP, jump, raw_result, ret};
 use crate::abi::{Errno, MQ_PRIO_MAX, MqAttr, Result};
 use crate::desc::{self, Descriptor};
 use crate::ns;
-use crate::queue::notify::Registration;
+use crate::queue::notify::{Fate, Registration};
 use crate::queue::wait::{self, Step, Wait};
 use crate::queue::{self, Buffer};
+use crate::shm::Map;
 use crate::sys::fault;
 use crate::sys::futex::Timespec;
 use crate::sys::tls::{self, Tls};
@@ -28,6 +30,8 @@ jump! {
     mq_receive => cshim_mq_receive;
     /// mq_timedreceive(3).
     mq_timedreceive => cshim_mq_timedreceive;
+    /// mq_notify(3).
+    mq_notify => cshim_mq_notify;
 }
 
 /// Sets the thread up, and at the first use in a process the signal handling as well.
@@ -376,13 +380,22 @@ pub struct Sigevent {
 }
 const _: () = assert!(size_of::<Sigevent>() == size_of::<libc::sigevent>());
 
-/// mq_notify(2). SIGEV_THREAD: see [`mq_notify`].
+/// What `cshim/` keeps of a registration with SIGEV_THREAD.
+#[repr(C)]
+pub struct Registered {
+    map: *const Map,
+    ticket: u64,
+    word: *const AtomicU32,
+}
+
+/// mq_notify(2). `registered`: filled in for a registration with SIGEV_THREAD, which libc makes out
+/// of a thread of its own; null by syscall(2), where the kernel wants a socket instead.
 ///
 /// # Safety
 ///
-/// The pointer is the user's.
+/// `event` is the user's pointer.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent) -> isize {
+pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent, registered: *mut Registered) -> isize {
     // SAFETY: a user pointer, read with faults caught; the raw call passes it on.
     let notify = || unsafe {
         let mut wanted = None;
@@ -394,6 +407,9 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent) -> isize
             // `valid_signal`: 0 is accepted.
             if event.notify == libc::SIGEV_SIGNAL && !(0..=64).contains(&event.signo) {
                 return Err(Errno::EINVAL);
+            }
+            if event.notify == libc::SIGEV_THREAD && registered.is_null() {
+                return Err(Errno::EBADF);
             }
             wanted = Some(Registration { kind: event.notify, signo: event.signo, value: event.value });
         }
@@ -407,7 +423,11 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent) -> isize
         match wanted {
             None => queue::notify::unregister(descriptor.map, tls, fd)?,
             Some(what) => {
-                queue::notify::register(descriptor.map, tls, fd, what, crate::sys::pid_namespace())?;
+                let map = descriptor.map;
+                let ticket = queue::notify::register(map, tls, fd, what, crate::sys::pid_namespace())?;
+                if what.kind == libc::SIGEV_THREAD {
+                    *registered = Registered { map, ticket, word: &map.header().notify.word };
+                }
             }
         }
         Ok(0)
@@ -415,16 +435,39 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent) -> isize
     raw_result(notify())
 }
 
-/// mq_notify(3).
+/// Copies from the user; nonzero: EFAULT.
 ///
 /// # Safety
 ///
-/// The pointer is the user's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn mq_notify(fd: c_int, event: *const Sigevent) -> c_int {
+/// `to` has room for `n` bytes; `from` is the user's pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_copy(to: *mut u8, from: *const u8, n: usize) -> c_int {
+    if ready().is_err() {
+        return 1;
+    }
     // SAFETY: the caller's contract.
-    let result = unsafe { mqns_notify(fd, event) };
-    ret(crate::sys::check(result)) as c_int
+    c_int::from(unsafe { fault::copy(to, from, n) }.is_err())
+}
+
+/// What a helper thread of SIGEV_THREAD is to do: 0 sleep while the word holds `*expected`, 1 call
+/// the user's function, 2 end.
+///
+/// # Safety
+///
+/// `registered` was filled in by [`mqns_notify`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_notify_fate(registered: *const Registered, expected: *mut u32) -> c_int {
+    // SAFETY: the caller's contract; mappings stay.
+    let (map, ticket) = unsafe { (&*(*registered).map, (*registered).ticket) };
+    match queue::notify::fate(map, ticket) {
+        Fate::Waits(word) => {
+            // SAFETY: a local of the caller.
+            unsafe { *expected = word };
+            0
+        }
+        Fate::Fired => 1,
+        Fate::Over => 2,
+    }
 }
 
 /// mq_close(3): close(2), whatever the descriptor is.

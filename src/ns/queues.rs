@@ -130,7 +130,11 @@ fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) ->
 /// The flags that a description of the FIFO is opened with.
 fn open_fifo(path: &Path, oflag: i32) -> Result<Fd> {
     let kept = oflag & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC);
-    path.open(libc::O_RDWR | libc::O_DIRECT | kept | desc::mode_to_flags(oflag & libc::O_ACCMODE), 0)
+    let fd = path.open(libc::O_RDWR | kept | desc::mode_to_flags(oflag & libc::O_ACCMODE), 0)?;
+    // Packet mode, for `queue::poll`; open(2) itself refuses it where files cannot do direct I/O.
+    // SAFETY: no pointers.
+    unsafe { syscall!(SYS_fcntl, fd.0, libc::F_SETFL, kept | libc::O_DIRECT)? };
+    Ok(fd)
 }
 
 fn enter_table(map: &'static Map, fd: Fd, oflag: i32) -> Result<i32> {

@@ -84,13 +84,13 @@ impl<'a> Section<'a> {
     /// it has set off.
     #[inline(always)]
     fn finish(self, after: After<'a>, fd: i32) {
-        let (map, tls) = (self.map, self.tls);
+        let map = self.map;
         match after.wake {
             Some(wake) => wake.release_and_wake(self, fd),
             None => drop(self),
         }
         if let Some(fired) = after.fire {
-            fired.deliver(map, tls, fd);
+            fired.deliver(map, fd);
         }
     }
 }

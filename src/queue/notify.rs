@@ -5,12 +5,12 @@
 //! rule it has for notifications: one process, not inherited by fork, released when the process
 //! closes any descriptor of the queue or dies, kept over exec if every descriptor survives.
 
-use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::{Section, enter};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
-use crate::shm::layout::F_NOTIFY;
+use crate::shm::layout::{F_NOTIFY, FIRED};
 use crate::sys::{futex, getpid, tls::Tls};
 use crate::syscall;
 
@@ -115,11 +115,44 @@ pub fn unregister(map: &Map, tls: &Tls, fd: i32) -> Result<()> {
     Ok(())
 }
 
-/// A descriptor of the queue was closed in this process, which may have ended its registration:
-/// lets a SIGEV_THREAD helper know.
-pub fn closed(map: &Map) {
-    map.header().notify.word.fetch_add(1, AcqRel);
-    futex::wake(&map.header().notify.word, u32::MAX >> 1);
+/// This process has closed a descriptor of the queue, which ends its registration ("by closing any
+/// descriptor": the record lock is gone already).
+pub fn closed(map: &Map, tls: &Tls) {
+    let h = map.header();
+    if h.notify.pid.load(Relaxed) != getpid() || h.notify.pid_ns.load(Relaxed) != crate::sys::pid_namespace() {
+        return;
+    }
+    if let Ok(section) = enter(map, tls)
+        && h.flags.load(Relaxed) & F_NOTIFY != 0
+        && h.notify.pid.load(Relaxed) == getpid()
+    {
+        forget(&section);
+    }
+}
+
+/// What has become of a registration with SIGEV_THREAD, for its helper thread.
+#[derive(PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing yet: sleep while the word holds this.
+    Waits(u32),
+    /// A message has come.
+    Fired,
+    /// It was removed.
+    Over,
+}
+
+/// See [`Fate`]. `ticket` is what [`register`] returned.
+pub fn fate(map: &Map, ticket: u64) -> Fate {
+    let h = map.header();
+    let n = &h.notify;
+    let word = n.word.load(Acquire);
+    if n.fired[(ticket % FIRED as u64) as usize].load(Acquire) == ticket {
+        return Fate::Fired;
+    }
+    if h.flags.load(Acquire) & F_NOTIFY == 0 || n.ticket.load(Acquire) != ticket {
+        return Fate::Over;
+    }
+    Fate::Waits(word)
 }
 
 fn drop_locks(fd: i32) {
@@ -145,11 +178,16 @@ fn forget(section: &Section<'_>) {
 pub(super) fn take(section: &Section<'_>) -> Option<Fired> {
     let h = section.map.header();
     let n = &h.notify;
-    h.flags.fetch_and(!F_NOTIFY, Relaxed);
+    let ticket = n.ticket.load(Relaxed);
+    if n.kind.load(Relaxed) == libc::SIGEV_THREAD {
+        // Before the flag falls: `fate` looks in this order.
+        n.fired[(ticket % FIRED as u64) as usize].store(ticket, Release);
+    }
+    h.flags.fetch_and(!F_NOTIFY, Release);
     Some(Fired {
         what: Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) },
         pid: n.pid.load(Relaxed),
-        ticket: n.ticket.load(Relaxed),
+        ticket,
         pid_ns: n.pid_ns.load(Relaxed),
     })
 }
@@ -171,7 +209,7 @@ const _: () = assert!(size_of::<Siginfo>() == 128);
 impl Fired {
     /// Tells the owner, before the send that set it off returns.
     #[cold]
-    pub(super) fn deliver(self, map: &Map, _tls: &Tls, fd: i32) {
+    pub(super) fn deliver(self, map: &Map, fd: i32) {
         let Some(owner) = holder(fd, self.ticket) else { return };
         let n = &map.header().notify;
         match self.what.kind {
@@ -179,8 +217,6 @@ impl Fired {
                 self.signal(owner, map);
             }
             libc::SIGEV_THREAD => {
-                n.sender_pid.store(getpid(), Relaxed);
-                n.state.store(1, Relaxed);
                 n.word.fetch_add(1, AcqRel);
                 futex::wake(&n.word, u32::MAX >> 1);
             }

@@ -14,21 +14,19 @@ use crate::shm::layout::{F_POLLED, F_POLLED_EDGE};
 use crate::sys::tls::Tls;
 use crate::syscall;
 
-/// preadv2/pwritev2: do not wait (linux/fs.h).
-const RWF_NOWAIT: i32 = 8;
 /// Two pages: with packets of one page each, room for two.
 const FIFO_BYTES: usize = 8192;
 
-/// Adds or removes one packet; never blocks, whatever the description's O_NONBLOCK says.
+/// Adds or removes one packet. Does not block, because there is room, or one, by [`count`]: all who
+/// write or read packets hold the queue's lock.
 fn token(fd: i32, write: bool) -> Result<()> {
     let mut byte = 0u8;
-    let iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: one byte to or from a local.
     unsafe {
         if write {
-            syscall!(SYS_pwritev2, fd, &raw const iov, 1, usize::MAX, usize::MAX, RWF_NOWAIT)?;
+            syscall!(SYS_write, fd, &raw const byte, 1)?;
         } else {
-            syscall!(SYS_preadv2, fd, &raw const iov, 1, usize::MAX, usize::MAX, RWF_NOWAIT)?;
+            syscall!(SYS_read, fd, &raw mut byte, 1)?;
         }
     }
     Ok(())
@@ -51,12 +49,12 @@ pub(super) fn sync(section: &Section<'_>, fd: i32, edge: bool) {
     let map = section.map;
     let h = map.header();
     let want = wanted(map);
-    let mut have = h.tokens.load(Relaxed);
-    if have > 2 {
-        have = count(fd);
+    let edge = edge && h.flags.load(Relaxed) & F_POLLED_EDGE != 0;
+    if h.tokens.load(Relaxed) == want && !edge {
+        return;
     }
-    let flags = h.flags.load(Relaxed);
-    if edge && flags & F_POLLED_EDGE != 0 {
+    let mut have = count(fd);
+    if edge {
         // A write wakes those who wait for POLLIN, a read from a full FIFO those for POLLOUT.
         let mut wrote = false;
         while have < 2 && token(fd, true).is_ok() {

@@ -74,7 +74,13 @@ pub struct Notify {
     pub state: AtomicU32,
     /// Zero.
     pub pad: AtomicU32,
+    /// Tickets of the last registrations that fired, each at its number modulo the length: a helper
+    /// thread that is slow to wake finds its own here, whoever has registered since.
+    pub fired: [AtomicU64; FIRED],
 }
+
+/// Length of [`Notify::fired`].
+pub const FIRED: usize = 16;
 
 /// First page of a segment.
 #[repr(C, align(64))]
@@ -155,11 +161,11 @@ pub struct Header {
     /// The name it was created under, without the slash; for people, not for lookups.
     pub name: [u8; NAME_MAX + 1],
 }
-const _: () = assert!(size_of::<Header>() == 576);
+const _: () = assert!(size_of::<Header>() == 704);
 const _: () = assert!(offset_of!(Header, lock) == 64);
 const _: () = assert!(offset_of!(Header, level1) == 128);
 const _: () = assert!(offset_of!(Header, notify) == 248);
-const _: () = assert!(offset_of!(Header, name) == 312);
+const _: () = assert!(offset_of!(Header, name) == 440);
 
 /// `Slot::state`: nothing in it.
 pub const FREE: u32 = 0;

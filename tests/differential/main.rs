@@ -19,25 +19,27 @@
 
 mod coordinator;
 mod generate;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod shared;
 mod worker;
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use coordinator::{ENV_EXPECT, ENV_OPS, ENV_PATIENCE, ENV_SCRIPT, ENV_SEED, ENV_TRACE, Step};
+use generate::ENV_WITHOUT;
+use harness::Mode;
 use shared::sys;
-use worker::ENV_ROLE;
+use worker::{ENV_PRELOAD, ENV_ROLE};
 
 /// Seeds of every test run.
 const SEEDS: Range<u64> = 0..40;
@@ -64,6 +66,8 @@ struct Settings {
     ops: u64,
     minimise: bool,
     keep: bool,
+    /// How long an answer may take, milliseconds.
+    patience_ms: Option<u64>,
     /// Directory for this process's files, removed at the end.
     dir: PathBuf,
 }
@@ -76,51 +80,13 @@ fn flag(name: &str) -> bool {
     variable(name).is_some_and(|value| value != "0")
 }
 
-/// The library under test, copied to where every user can read it: `MQNS_LIB`, else what Cargo
-/// builds beside this test. `cargo test` by itself does not build a cdylib.
-fn library(dir: &Path) -> Result<PathBuf, Failed> {
+/// The library where every user can read it: a worker that became another user executes itself.
+fn readable_library(dir: &Path) -> Result<PathBuf, Failed> {
     static COPY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let made = COPY.get_or_init(|| {
-        let built = match variable("MQNS_LIB") {
-            Some(path) => PathBuf::from(path),
-            None => {
-                let exe = std::env::current_exe().map_err(|e| e.to_string())?;
-                let profile = exe.parent().and_then(Path::parent).ok_or("no target directory")?;
-                let target = profile.parent().ok_or("no target directory")?;
-                let mut cargo = Command::new(env!("CARGO"));
-                cargo.args(["build", "--quiet", "--lib", "--manifest-path"]);
-                cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-                cargo.arg("--target-dir").arg(target);
-                if profile.ends_with("release") {
-                    cargo.arg("--release");
-                }
-                let output = cargo.output().map_err(|e| format!("cargo: {e}"))?;
-                if !output.status.success() {
-                    return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-                }
-                profile.join("libmqns.so")
-            }
-        };
-        let copy = dir.join("libmqns.so");
-        fs::copy(&built, &copy).map_err(|e| format!("{}: {e}", built.display()))?;
+        let (built, copy) = (harness::library(), dir.join("libmqns.so"));
+        fs::copy(built, &copy).map_err(|e| format!("{}: {e}", built.display()))?;
         Ok(copy)
-    });
-    made.clone().map_err(Failed::from)
-}
-
-/// The launcher that stands in for a kernel without message queues.
-fn launcher(dir: &Path) -> Result<PathBuf, Failed> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let made = BUILT.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/nokernel.c");
-        let program = dir.join("nokernel");
-        let output = Command::new(variable("CC").unwrap_or_else(|| "cc".to_string()))
-            .args(["-O1", "-pthread", "-o"])
-            .args([&program, &source])
-            .arg("-lrt")
-            .output()
-            .map_err(|e| format!("cc: {e}"))?;
-        if output.status.success() { Ok(program) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     });
     made.clone().map_err(Failed::from)
 }
@@ -132,12 +98,12 @@ struct TempDir {
 }
 
 impl TempDir {
-    fn new(base: &Path, mode: u32, keep: bool) -> Result<TempDir, Failed> {
+    fn new(base: &Path, keep: bool) -> Result<TempDir, Failed> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let n = SERIAL.fetch_add(1, Ordering::Relaxed);
         let path = base.join(format!("mqns-differential-{}-{n}", std::process::id()));
         fs::create_dir(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(TempDir { path, keep })
     }
 }
@@ -164,81 +130,41 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The trace, in a process group of its own of which nothing is left afterwards.
+    /// The trace.
     fn execute(&self, settings: &Settings) -> Result<Vec<Step>, Failed> {
-        let work = TempDir::new(&settings.dir, 0o755, settings.keep)?;
+        let work = TempDir::new(&settings.dir, settings.keep)?;
         let trace = work.path.join("trace");
-        let exe = std::env::current_exe()?;
-        let memory = Path::new("/dev/shm");
-        let state_base = if memory.is_dir() { memory } else { &work.path };
-        let state;
-        let mut command = match self.on {
-            On::Kernel => Command::new(exe),
-            On::Shim => {
-                state = TempDir::new(state_base, 0o1777, settings.keep)?;
-                let mut preload = OsString::from("LD_PRELOAD=");
-                preload.push(library(&settings.dir)?);
-                let mut command = Command::new(launcher(&settings.dir)?);
-                command.arg("-e").arg(preload).arg(exe).env("MQNS_DIR", &state.path);
-                command
-            }
+        let mode = match self.on {
+            On::Kernel => Mode::Native,
+            On::Shim => Mode::Shim,
         };
-        let log = fs::File::create(work.path.join("log"))?;
-        command
+        let mut run = harness::Run::new(mode, std::env::current_exe()?)
+            .timeout(Duration::from_secs(300))
             .env(ENV_ROLE, "coordinator")
             .env(ENV_SEED, self.seed.to_string())
             .env(ENV_OPS, self.ops.to_string())
             .env(ENV_TRACE, &trace)
             .env(ENV_EXPECT, if self.expect { "1" } else { "0" })
-            .env_remove(ENV_SCRIPT)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0);
-        if let Some(ms) = self.patience_ms {
-            command.env(ENV_PATIENCE, ms.to_string());
+            .env(ENV_WITHOUT, variable(ENV_WITHOUT).unwrap_or_default());
+        if self.on == On::Shim {
+            run = run.env(ENV_PRELOAD, readable_library(&settings.dir)?);
+        }
+        if let Some(ms) = self.patience_ms.or(settings.patience_ms) {
+            run = run.env(ENV_PATIENCE, ms.to_string());
         }
         if let Some(steps) = self.script {
             let path = work.path.join("script");
             fs::write(&path, steps.iter().map(Step::to_text).collect::<String>())?;
-            command.env(ENV_SCRIPT, path);
+            run = run.env(ENV_SCRIPT, path);
         }
-        if self.on == On::Kernel {
-            // SAFETY: unshare is async-signal-safe and allocates nothing.
-            unsafe {
-                command.pre_exec(|| match libc::unshare(libc::CLONE_NEWIPC) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                });
-            }
+        let ended = run.run().check();
+        let text = fs::read_to_string(&trace).unwrap_or_default();
+        if let Err(how) = ended {
+            let last: Vec<&str> = text.lines().rev().take(4).collect();
+            return Err(format!("seed {}: {how}\nlast lines: {last:#?}", self.seed).into());
         }
-        let mut child = command.spawn()?;
-        let ended = wait_for_end(child.id() as i32);
-        // Whatever is left of the group goes while its number is still taken by the zombie.
-        sys!(killpg(child.id() as i32, libc::SIGKILL));
-        let status = child.wait()?;
-        let log = fs::read_to_string(work.path.join("log")).unwrap_or_default();
-        if !ended || !status.success() {
-            let tail: String = fs::read_to_string(&trace).unwrap_or_default();
-            let last: Vec<&str> = tail.lines().rev().take(4).collect();
-            return Err(format!(
-                "seed {}: the coordinator {}: {status}\n{log}\nlast lines: {last:#?}",
-                self.seed,
-                if ended { "failed" } else { "did not end" },
-            )
-            .into());
-        }
-        Ok(Step::parse_all(&fs::read_to_string(&trace)?))
+        Ok(Step::parse_all(&text))
     }
-}
-
-/// Waits for a child to end, without reaping it.
-fn wait_for_end(pid: i32) -> bool {
-    let pidfd = sys!(syscall(libc::SYS_pidfd_open, pid as libc::c_long, 0_i64)) as i32;
-    let mut fds = [libc::pollfd { fd: pidfd, events: libc::POLLIN, revents: 0 }];
-    let ended = sys!(poll(fds.as_mut_ptr(), 1, 300_000)) == 1;
-    sys!(close(pidfd));
-    ended
 }
 
 /// Index of the first step that differs.
@@ -371,8 +297,7 @@ fn obstacle() -> Option<&'static str> {
     if sys!(geteuid()) != 0 {
         return Some("needs root, for users and a namespace of its own");
     }
-    let fd = sys!(mq_open(c"/mqns-differential-probe".as_ptr(), libc::O_RDWR));
-    if fd == -1 && shared::errno() == libc::ENOSYS {
+    if !harness::kernel_has_queues() {
         return Some("this kernel has no message queues to compare with");
     }
     None
@@ -386,11 +311,12 @@ fn main() {
     }
     let args = Arguments::from_args();
     let keep = flag("MQNS_DIFF_KEEP");
-    let base = TempDir::new(&std::env::temp_dir(), 0o755, keep).expect("temporary directory");
+    let base = TempDir::new(&std::env::temp_dir(), keep).expect("temporary directory");
     let settings = Arc::new(Settings {
         ops: variable("MQNS_DIFF_OPS").map_or(OPS, |n| n.parse().expect("MQNS_DIFF_OPS")),
         minimise: flag("MQNS_DIFF_MINIMISE"),
         keep,
+        patience_ms: variable(ENV_PATIENCE).map(|n| n.parse().expect(ENV_PATIENCE)),
         dir: base.path.clone(),
     });
     let asked = variable("MQNS_DIFF_SEEDS").map(|text| seeds_of(&text));

@@ -27,6 +27,9 @@ pub const ENV_ROLE: &str = "MQNS_DIFF_ROLE";
 /// Environment variable: the slot of a worker that executed itself.
 pub const ENV_SLOT: &str = "MQNS_DIFF_SLOT";
 
+/// Environment variable: the library for an image that may not read the one in LD_PRELOAD.
+pub const ENV_PRELOAD: &str = "MQNS_DIFF_PRELOAD";
+
 /// Handled without SA_RESTART.
 pub const SIG_PLAIN: [i32; 2] = [libc::SIGUSR1, 35];
 /// Handled with SA_RESTART.
@@ -752,8 +755,13 @@ impl Worker {
             sys!(setresgid(0, 0, 0));
             sys!(setresuid(0, 0, 0));
         }
+        let preload = std::env::var_os(ENV_PRELOAD);
         let mut env: Vec<CString> = std::env::vars_os()
             .filter(|(key, _)| key != ENV_ROLE && key != ENV_SLOT)
+            .map(|(key, value)| match &preload {
+                Some(path) if key == "LD_PRELOAD" => (key, path.clone()),
+                _ => (key, value),
+            })
             .map(|(key, value)| CString::new([key.as_bytes(), b"=", value.as_bytes()].concat()).expect("no NUL"))
             .collect();
         env.push(CString::new(format!("{ENV_ROLE}=worker")).expect("no NUL"));
