@@ -15,12 +15,14 @@
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::abi::{self, Errno, Result};
+use crate::maps::{self, Pinned};
 use crate::ns;
 use crate::queue::{self, notify};
 use crate::shm::Map;
 use crate::shm::layout::{F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_UNLINKED};
 use crate::sys::path::{Path, stat_fd};
-use crate::sys::tls::Tls;
+use crate::sys::local::Hazard;
+use crate::sys::tls::{self, Tls};
 use crate::syscall;
 
 const CHUNK: usize = 1024;
@@ -42,14 +44,24 @@ pub const WRITE_ONLY: u32 = libc::O_WRONLY as u32;
 /// Access mode 2 (O_RDWR): both.
 pub const READ_WRITE: u32 = libc::O_RDWR as u32;
 
-/// A message queue descriptor, as looked up.
-#[derive(Clone, Copy)]
+/// A message queue descriptor, as looked up. While it exists its mapping stays.
 pub struct Descriptor {
     /// The number.
     pub fd: i32,
     /// The queue.
     pub map: &'static Map,
     entry: u64,
+    hazard: &'static Hazard,
+    /// What the record said before: this thread may be inside a handler that has interrupted
+    /// another operation.
+    outer: usize,
+}
+
+impl Drop for Descriptor {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.hazard.set(self.outer);
+    }
 }
 
 #[inline(always)]
@@ -81,26 +93,52 @@ fn make_entry(fd: i32) -> Option<&'static AtomicU64> {
     entry(fd)
 }
 
-/// The queue descriptor `fd`, if this process knows it as one. Costs a few instructions for
-/// descriptors that are something else.
+/// Whether this process knows `fd` as a queue descriptor: a few instructions if it is none.
+#[inline(always)]
+pub fn is_known(fd: i32) -> bool {
+    entry(fd).is_some_and(|entry| entry.load(Ordering::Relaxed) != 0)
+}
+
+/// The queue descriptor `fd`, if this process knows it as one.
 #[inline(always)]
 pub fn known(fd: i32) -> Option<Descriptor> {
-    let entry = entry(fd)?.load(Ordering::Acquire);
-    if entry == 0 {
+    let slot = entry(fd)?;
+    if slot.load(Ordering::Relaxed) == 0 {
         return None;
     }
-    // SAFETY: entries hold addresses of mappings, which are never freed.
-    Some(Descriptor { fd, map: unsafe { &*((entry & ADDRESS) as *const Map) }, entry })
+    known_by(tls::ready().ok()?, fd, slot)
+}
+
+#[inline(always)]
+fn known_by(tls: &'static Tls, fd: i32, slot: &AtomicU64) -> Option<Descriptor> {
+    let hazard = tls.hazard();
+    let outer = hazard.at.load(Ordering::Relaxed);
+    loop {
+        let entry = slot.load(Ordering::Acquire);
+        if entry == 0 {
+            hazard.set(outer);
+            return None;
+        }
+        // First say so, then look again: whoever takes the mapping away clears the entry first and
+        // reads the record after a barrier of all threads.
+        hazard.set((entry & ADDRESS) as usize);
+        if slot.load(Ordering::Acquire) == entry {
+            // SAFETY: the entry holds the address of a mapping, which stays while the record says so.
+            return Some(Descriptor { fd, map: unsafe { &*((entry & ADDRESS) as *const Map) }, entry, hazard, outer });
+        }
+    }
 }
 
 /// The same, asking the kernel where nothing is known. `None`: not a message queue descriptor of
 /// ours.
 #[inline(always)]
 pub fn find(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
-    match known(fd) {
-        Some(descriptor) => Some(descriptor),
-        None => identify(tls, fd),
+    if let Some(slot) = entry(fd)
+        && let Some(descriptor) = known_by(tls, fd, slot)
+    {
+        return Some(descriptor);
     }
+    identify(tls, fd)
 }
 
 impl Descriptor {
@@ -207,23 +245,35 @@ pub fn insert(fd: i32, map: &'static Map, access: i32, nonblocking: bool) {
     ANY.store(1, Ordering::Relaxed);
     let Some(entry) = make_entry(fd) else { return };
     let epoch = map.header().nonblock_epoch.load(Ordering::Acquire);
+    maps::referred(map);
     let value = map as *const Map as u64
         | access as u64 & ACCESS
         | NONBLOCK_KNOWN
         | if nonblocking { NONBLOCK } else { 0 }
         | (epoch as u16 as u64) << EPOCH_SHIFT;
-    entry.store(value, Ordering::Release);
+    replace(entry, value);
+}
+
+/// Changes an entry, whose mapping has been counted for it, and takes back the count of the last.
+fn replace(entry: &AtomicU64, value: u64) {
+    let last = entry.swap(value, Ordering::AcqRel);
+    if last != 0 {
+        // SAFETY: an entry's mapping stays as long as it is counted for the entry.
+        drop(maps::released(unsafe { &*((last & ADDRESS) as *const Map) }));
+    }
 }
 
 /// `to` is a duplicate of `from` now (or has been closed, if `from` is none of ours).
 pub fn duplicated(from: i32, to: i32) {
-    let value = entry(from).map_or(0, |entry| entry.load(Ordering::Acquire));
-    if value == 0 {
+    let Some(descriptor) = known(from) else {
         if let Some(entry) = entry(to) {
-            entry.store(0, Ordering::Release);
+            replace(entry, 0);
         }
-    } else if let Some(entry) = make_entry(to) {
-        entry.store(value, Ordering::Release);
+        return;
+    };
+    if let Some(entry) = make_entry(to) {
+        maps::referred(descriptor.map);
+        replace(entry, descriptor.entry);
     }
 }
 
@@ -238,7 +288,7 @@ pub fn forget(fd: i32) -> Option<Closed> {
     if value == 0 {
         return None;
     }
-    // SAFETY: as in `known`.
+    // SAFETY: an entry's mapping stays as long as it is counted for the entry, which `finish` undoes.
     Some(Closed { map: unsafe { &*((value & ADDRESS) as *const Map) } })
 }
 
@@ -258,83 +308,7 @@ impl Closed {
         if flags & F_UNLINKED != 0 && flags & F_DEAD == 0 {
             ns::queues::destroy_if_unused(tls, self.map);
         }
-    }
-}
-
-// Mappings, by the device and inode of the FIFO or by the place and inode of the file.
-
-const BUCKETS: usize = 1024;
-/// A mapping in a bucket's list. Nothing is ever taken out of a list.
-#[repr(C, align(64))]
-struct Node {
-    map: Map,
-    next: *mut Node,
-}
-static BY_FIFO: [AtomicPtr<Node>; BUCKETS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; BUCKETS];
-
-fn bucket(ino: u64) -> &'static AtomicPtr<Node> {
-    &BY_FIFO[ino as usize % BUCKETS]
-}
-
-fn search(ino: u64, mut wanted: impl FnMut(&Map) -> bool) -> Option<&'static Map> {
-    let mut at = bucket(ino).load(Ordering::Acquire);
-    while !at.is_null() {
-        // SAFETY: nodes are complete when published and never freed.
-        let node = unsafe { &*at };
-        if node.map.ino == ino && node.map.header().flags.load(Ordering::Relaxed) & F_DEAD == 0 && wanted(&node.map) {
-            return Some(&node.map);
-        }
-        at = node.next;
-    }
-    None
-}
-
-/// The mapping of the queue whose file has inode `ino` in `place`, if this process has it.
-pub fn mapped(place: &ns::Place, ino: u64) -> Option<&'static Map> {
-    search(ino, |map| map.place.load(Ordering::Relaxed) == place.index())
-}
-
-/// Keeps a mapping for the life of the process.
-///
-/// # Errors
-///
-/// ENOMEM.
-pub fn keep(map: Map) -> Result<&'static Map> {
-    // Carved out of pages, so that a thousand queues cost little. A page is lost if two threads
-    // need a new one at the same time.
-    static PAGE: AtomicU64 = AtomicU64::new(0);
-    const PER_PAGE: u64 = (4096 / size_of::<Node>()) as u64;
-    // `PAGE`: address of the page, plus how many of its nodes are taken.
-    let node = loop {
-        let page = PAGE.load(Ordering::Acquire);
-        let taken = page & 4095;
-        if page != 0 && taken < PER_PAGE {
-            if PAGE.compare_exchange(page, page + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                break ((page & !4095) as usize + taken as usize * size_of::<Node>()) as *mut Node;
-            }
-            continue;
-        }
-        // SAFETY: a fresh private mapping.
-        let fresh = unsafe {
-            syscall!(SYS_mmap, 0, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                usize::MAX, 0)?
-        };
-        if PAGE.compare_exchange(page, fresh as u64, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            // SAFETY: ours alone.
-            let _ = unsafe { syscall!(SYS_munmap, fresh, 4096) };
-        }
-    };
-    let head = bucket(map.ino);
-    // SAFETY: the place in the page is ours alone, aligned and large enough.
-    unsafe { node.write(Node { map, next: core::ptr::null_mut() }) };
-    loop {
-        let first = head.load(Ordering::Acquire);
-        // SAFETY: not published yet.
-        unsafe { (*node).next = first };
-        if head.compare_exchange(first, node, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            // SAFETY: published, never freed.
-            return Ok(unsafe { &(*node).map });
-        }
+        maps::tidy(tls, maps::released(self.map));
     }
 }
 
@@ -349,11 +323,11 @@ pub fn identify(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
     // SAFETY: no pointers.
     let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL).ok()? } as i32;
     let map = map_of_fifo(tls, fd, &st).ok()?;
-    insert(fd, map, flags_to_mode(flags), flags & libc::O_NONBLOCK != 0);
+    insert(fd, map.map(), flags_to_mode(flags), flags & libc::O_NONBLOCK != 0);
     known(fd)
 }
 
-fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<&'static Map> {
+fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<Pinned> {
     // …/q/HEX.p, or …/q/HEX.d once the name is gone.
     let path = Path::of_descriptor(fd)?;
     let bytes = path.as_bytes();
@@ -369,7 +343,7 @@ fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<&'static M
         ino = ino.checked_mul(16).ok_or(Errno::EBADF)? | value as u64;
     }
     let place = ns::place(tls, &dir[..dir.len() - 2])?;
-    let map = ns::queues::map_queue(place, ino)?;
+    let map = ns::queues::map_queue(tls, place, ino)?;
     if map.fifo_ino != st.st_ino || map.dev != st.st_dev {
         return Err(Errno::EBADF);
     }
@@ -389,7 +363,7 @@ pub fn note_pid_namespace(map: &Map) {
 #[inline(always)]
 pub fn about_to_poll(fd: i32, edge: bool) {
     if let Some(descriptor) = known(fd)
-        && let Ok(tls) = crate::sys::tls::ready()
+        && let Ok(tls) = tls::ready()
     {
         let _ = queue::poll::watch(descriptor.map, tls, fd, edge);
     }

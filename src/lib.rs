@@ -5,6 +5,7 @@ pub mod abi;
 pub mod desc;
 pub mod interpose;
 pub mod log;
+pub mod maps;
 pub mod ns;
 pub mod queue;
 pub mod shm;

@@ -24,7 +24,7 @@ jump! {
 /// close(2).
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C-unwind" fn close(fd: c_int) -> c_int {
-    if desc::known(fd).is_none() {
+    if !desc::is_known(fd) {
         return next!(c"close": extern "C-unwind" fn(c_int) -> c_int)(fd);
     }
     ret(crate::sys::check(mqns_close(fd))) as c_int
@@ -391,7 +391,7 @@ pub unsafe extern "C-unwind" fn pselect(
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int {
-    if desc::known(fd).is_some() && op != libc::EPOLL_CTL_DEL {
+    if desc::is_known(fd) && op != libc::EPOLL_CTL_DEL {
         // SAFETY: a user pointer, read with faults caught.
         let edge = unsafe { fault::read_user(event) }.is_ok_and(|e| e.events & libc::EPOLLET as u32 != 0);
         desc::about_to_poll(fd, edge);

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_char, c_int, c_uint};
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::{BYPASS, SLEEP, jump, raw_result, ret};
 use crate::abi::{Errno, MQ_PRIO_MAX, MqAttr, Result};
@@ -38,8 +38,18 @@ jump! {
 #[inline(always)]
 fn ready() -> Result<&'static Tls> {
     let tls = tls::ready()?;
+    if tls::ON_DEFERRED.load(Relaxed).is_null() {
+        first_use();
+    }
     super::signal::activate();
     Ok(tls)
+}
+
+/// Tells the layers below whom to call back.
+#[cold]
+fn first_use() {
+    tls::AFTER_FORK.store(crate::maps::reset_after_fork as fn() as *mut (), Release);
+    tls::ON_DEFERRED.store(super::signal::deliver_deferred as fn(&Tls) as *mut (), Release);
 }
 
 /// A timeout as the kernel takes it in: EFAULT, then EINVAL, before anything else.

@@ -16,6 +16,7 @@ use crate::abi::{
 };
 use crate::desc;
 use crate::log::refused;
+use crate::maps::{self, Pinned};
 use crate::queue;
 use crate::shm::Map;
 use crate::shm::layout::{F_DEAD, F_UNLINKED, Layout};
@@ -121,10 +122,10 @@ pub fn open(
 
 /// Opens the FIFO of an existing queue. ENOENT: the queue is gone meanwhile.
 fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) -> Result<i32> {
-    let map = map_queue(place, ino)?;
+    let map = map_queue(tls, place, ino)?;
     let fd = open_fifo(&hidden(place, ino, b".p")?, oflag)?;
-    queue::poll::reopened(map, tls, fd.0)?;
-    enter_table(map, fd, oflag)
+    queue::poll::reopened(&map, tls, fd.0)?;
+    enter_table(map.map(), fd, oflag)
 }
 
 /// The flags that a description of the FIFO is opened with.
@@ -153,8 +154,8 @@ fn enter_table(map: &'static Map, fd: Fd, oflag: i32) -> Result<i32> {
 /// # Errors
 ///
 /// ENOENT: no such queue. EACCES: its files are not for this user. EIO: damaged.
-pub fn map_queue(place: &'static Place, ino: u64) -> Result<&'static Map> {
-    if let Some(map) = desc::mapped(place, ino) {
+pub fn map_queue(tls: &'static Tls, place: &'static Place, ino: u64) -> Result<Pinned> {
+    if let Some(map) = maps::find(tls, place, ino) {
         return Ok(map);
     }
     let file = hidden(place, ino, b".s")?.open(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
@@ -169,7 +170,7 @@ pub fn map_queue(place: &'static Place, ino: u64) -> Result<&'static Map> {
     map.dev = st.st_dev;
     map.fifo_ino = map.header().fifo_ino.load(Relaxed);
     desc::note_pid_namespace(&map);
-    desc::keep(map)
+    maps::keep(tls, map)
 }
 
 /// Mode of segment and FIFO: reading and writing for each class to which the queue's mode grants
@@ -284,7 +285,7 @@ fn create_queue(
         return Err(errno);
     }
     draft.kept = true;
-    let map = desc::keep(map)?;
+    let map = maps::keep(tls, map)?;
     if oflag & libc::O_DIRECT != 0 {
         // The kernel makes the queue, then finds that it cannot do direct I/O on it.
         return Err(Errno::EINVAL);
@@ -294,9 +295,9 @@ fn create_queue(
         return Ok(path.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?.release());
     }
     if always_polled() {
-        queue::poll::watch(map, tls, fd.0, true)?;
+        queue::poll::watch(&map, tls, fd.0, true)?;
     }
-    enter_table(map, fd, oflag)
+    enter_table(map.map(), fd, oflag)
 }
 
 /// `MQNS_POLL=always`: for programs that poll by means that are not intercepted.
@@ -437,10 +438,11 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     let ino = aside.stat()?.st_ino;
     aside.rename(&hidden(place, ino, b".x")?, true)?;
     let _ = hidden(place, ino, b".p")?.rename(&hidden(place, ino, b".d")?, true);
-    match map_queue(place, ino) {
+    match map_queue(tls, place, ino) {
         Ok(map) => {
             map.header().flags.fetch_or(F_UNLINKED, AcqRel);
-            destroy_if_unused(tls, map);
+            destroy_if_unused(tls, &map);
+            maps::tidy(tls, map);
         }
         // Damaged, or not a queue: nothing but files to take away.
         Err(_) => remove_files(place, ino),
@@ -508,8 +510,11 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         if is_open(place, ino) {
             return;
         }
-        match map_queue(place, ino) {
-            Ok(map) => destroy_if_unused(tls, map),
+        match map_queue(tls, place, ino) {
+            Ok(map) => {
+                destroy_if_unused(tls, &map);
+                maps::tidy(tls, map);
+            }
             Err(_) => remove_files(place, ino),
         }
         removed += 1;

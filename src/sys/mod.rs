@@ -5,6 +5,7 @@
 
 pub mod fault;
 pub mod futex;
+pub mod local;
 pub mod path;
 pub mod tls;
 

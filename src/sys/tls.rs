@@ -17,16 +17,15 @@ use crate::syscall;
 /// State of the calling thread.
 ///
 /// Fields are atomics because a signal handler of the same thread may look in at any instruction;
-/// only `in_op` is read by other threads.
+/// no other thread writes them.
 #[repr(C, align(64))]
 pub struct Tls {
     /// Equal to the process's generation while `tid` and `robust` are right; 0: never set up.
     pub generation: AtomicU64,
     /// Address of this task's `robust_list_head`, as the kernel has it.
     pub robust: AtomicUsize,
-    /// Address of the queue mapping that an operation is using right now, 0 if none: whoever wants
-    /// to unmap one looks here first.
-    pub in_op: AtomicUsize,
+    /// Address of this thread's [`super::local::Hazard`], in which it says which mapping it uses.
+    pub hazard: AtomicUsize,
     /// Nonzero while inside a critical section, where signal handlers are put off.
     pub crit: AtomicU32,
     /// Nonzero when a signal was put off: `saved_mask` holds the mask to restore at the end of the
@@ -116,6 +115,20 @@ pub fn ready() -> Result<&'static Tls> {
     set_up(tls)
 }
 
+/// What the process's own records need when it turns out to be a new one. (Also called once in a
+/// process that was not forked, when there is nothing to do.)
+fn after_fork() {
+    super::local::forget_hazards();
+    let hook = AFTER_FORK.load(Ordering::Acquire);
+    if !hook.is_null() {
+        // SAFETY: only functions of this type are stored there.
+        unsafe { core::mem::transmute::<*mut (), fn()>(hook)() };
+    }
+}
+
+/// A function without arguments that [`set_up`] calls in a fork child.
+pub static AFTER_FORK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
 #[cold]
 #[inline(never)]
 fn set_up(tls: &'static Tls) -> Result<&'static Tls> {
@@ -124,12 +137,15 @@ fn set_up(tls: &'static Tls) -> Result<&'static Tls> {
     if generation == 0 {
         let fresh = LAST_GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
         generation = match page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => fresh,
+            Ok(_) => {
+                after_fork();
+                fresh
+            }
             Err(other) => other,
         };
     }
     tls.tid.store(gettid(), Ordering::Relaxed);
-    tls.in_op.store(0, Ordering::Relaxed);
+    tls.hazard.store(super::local::hazard_record() as *const _ as usize, Ordering::Relaxed);
     tls.robust.store(robust_head(tls)? as usize, Ordering::Relaxed);
     tls.generation.store(generation, Ordering::Relaxed);
     Ok(tls)
@@ -193,6 +209,13 @@ impl Tls {
         unsafe { &*(self.robust.load(Ordering::Relaxed) as *const RobustHead) }
     }
 
+    /// This thread's hazard record. Only after [`ready`].
+    #[inline(always)]
+    pub fn hazard(&self) -> &'static super::local::Hazard {
+        // SAFETY: `ready` has stored the address of a static record.
+        unsafe { &*(self.hazard.load(Ordering::Relaxed) as *const super::local::Hazard) }
+    }
+
     /// Enters a section in which signal handlers are put off; sections may nest.
     #[inline(always)]
     pub fn enter_critical(&self) {
@@ -213,11 +236,14 @@ impl Tls {
     }
 }
 
-/// Restores the mask that a put-off signal has replaced; the kernel then delivers the signal.
+/// A function that delivers put-off signals; whoever sets `deferred` has stored it before.
+pub static ON_DEFERRED: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
 #[cold]
 fn deliver(tls: &Tls) {
-    let mask = tls.saved_mask.load(Ordering::Relaxed);
-    tls.deferred.store(0, Ordering::Relaxed);
-    // SAFETY: the mask is a local of the size the kernel wants.
-    let _ = unsafe { syscall!(SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, 0, 8) };
+    let hook = ON_DEFERRED.load(Ordering::Acquire);
+    if !hook.is_null() {
+        // SAFETY: only functions of this type are stored there.
+        unsafe { core::mem::transmute::<*mut (), fn(&Tls)>(hook)(tls) };
+    }
 }
