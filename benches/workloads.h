@@ -267,9 +267,9 @@ static void run_slow(struct sides where) {
 /* Runs the workload if it is one of these; 0 if it is not. */
 static int run_common(int words, char **word) {
     if (words == 2 && !strcmp(word[0], "pair")) run_pair(size_of(word[1]));
-    else if (words == 2 && !strcmp(word[0], "waiting")) run_waiting(atoi(word[1]), 0);
+    else if (words == 2 && CHAN_PRIORITIES && !strcmp(word[0], "waiting")) run_waiting(atoi(word[1]), 0);
     else if (words == 2 && !strcmp(word[0], "waitfifo")) run_waiting(atoi(word[1]), 1);
-    else if (words == 2 && !strcmp(word[0], "fill")) run_fill(atoi(word[1]));
+    else if (words == 2 && CHAN_PRIORITIES && !strcmp(word[0], "fill")) run_fill(atoi(word[1]));
     else if (words == 3 && !strcmp(word[0], "stream")) run_stream(atoi(word[1]), 1, 1, sides_of(word[2]));
     else if (words == 3 && !strcmp(word[0], "many")) run_stream(10, atoi(word[1]), atoi(word[1]), sides_of(word[2]));
     else if (words == 2 && !strcmp(word[0], "pingpong")) run_pingpong(sides_of(word[1]));

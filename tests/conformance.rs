@@ -12,6 +12,7 @@ use harness::{Mode, Outcome, Run};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 /// One case of one program, as `--list` prints it.
 struct Case {
@@ -52,7 +53,7 @@ fn leftovers(outcome: &Outcome, case: &str) -> Result<(), Failed> {
 }
 
 fn run(mode: Mode, program: &str, case: &str) -> Result<(), Failed> {
-    let outcome = Run::new(mode, harness::program(program)).arg(case).run();
+    let outcome = Run::new(mode, harness::program(program)).arg(case).timeout(Duration::from_secs(30)).run();
     outcome.check()?;
     leftovers(&outcome, case)
 }

@@ -49,7 +49,12 @@ fn ready() -> Result<&'static Tls> {
 #[cold]
 fn first_use() {
     tls::AFTER_FORK.store(crate::maps::reset_after_fork as fn() as *mut (), Release);
+    super::signal::ON_HANDLER.store(handler_begins as extern "C" fn(c_int) as usize, Release);
     tls::ON_DEFERRED.store(super::signal::deliver_deferred as fn(&Tls) as *mut (), Release);
+}
+
+extern "C" fn handler_begins(sa_flags: c_int) {
+    wait::handler_begins(tls::tls(), sa_flags);
 }
 
 /// A timeout as the kernel takes it in: EFAULT, then EINVAL, before anything else.

@@ -77,8 +77,9 @@ const SLOTS: usize = 8;
 /// Highest signal number (`_NSIG` of the kernel).
 const LAST: c_int = 64;
 
-/// A function without arguments (as `usize`; 0 = none) to call before the program's handler runs
-/// on a thread whose `Tls::waiter` is not 0. All signals that the handler blocks are blocked.
+/// A function (as `usize`; 0 = none) to call before the program's handler runs on a thread whose
+/// `Tls::waiter` is not 0, with the handler's `sa_flags`, of which SA_RESTART counts. All signals
+/// that the handler blocks are blocked.
 pub static ON_HANDLER: AtomicUsize = AtomicUsize::new(0);
 
 // ---------------------------------------------------------------------------------------------
@@ -571,7 +572,7 @@ unsafe extern "C" fn decide(sig: c_int, info: *mut Info, context: *mut libc::uco
         let hook = ON_HANDLER.load(Ordering::Acquire);
         if hook != 0 {
             // SAFETY: whoever stored it stored a function of this type.
-            unsafe { transmute::<usize, extern "C" fn()>(hook)() };
+            unsafe { transmute::<usize, extern "C" fn(c_int)>(hook)(wanted.flags as c_int) };
         }
     }
     wanted.handler
@@ -1331,7 +1332,7 @@ mod tests {
     #[test]
     fn the_waiter_hook_runs_before_the_handler_of_a_waiting_thread_only() {
         static HOOKED: AtomicU32 = AtomicU32::new(0);
-        extern "C" fn hook() {
+        extern "C" fn hook(_: c_int) {
             HOOKED.store(1 + runs(RT), Ordering::Relaxed);
             tls().waiter.store(0, Ordering::Relaxed);
         }
