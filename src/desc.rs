@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::abi::{self, Errno, Result};
 use crate::maps::{self, Pinned};
-use crate::ns;
+use crate::ns::{self, queues::Key};
 use crate::queue::{self, notify};
 use crate::shm::Map;
 use crate::shm::layout::{F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_UNLINKED};
@@ -187,8 +187,11 @@ impl Descriptor {
     }
 
     /// O_NONBLOCK of some description of this queue may have changed.
-    pub fn nonblock_changed(&self) {
+    pub fn nonblock_changed(&self, on: bool) {
         self.map.header().nonblock_epoch.fetch_add(1, Ordering::AcqRel);
+        if on && let Ok(tls) = tls::ready() {
+            queue::wait::nonblocking_set(self.map, tls);
+        }
     }
 }
 
@@ -328,22 +331,23 @@ pub fn identify(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
 }
 
 fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<Pinned> {
-    // …/q/HEX.p, or …/q/HEX.d once the name is gone.
+    // DIR/q/x/KEY.p, or KEY.d once the name is gone.
     let path = Path::of_descriptor(fd)?;
     let bytes = path.as_bytes();
-    let slash = bytes.iter().rposition(|&b| b == b'/').ok_or(Errno::EBADF)?;
-    let (dir, file) = (&bytes[..slash], &bytes[slash + 1..]);
-    let (hex, kind) = file.split_at(file.iter().position(|&b| b == b'.').ok_or(Errno::EBADF)?);
-    if !matches!(kind, b".p" | b".d") || !dir.ends_with(b"/q") {
-        return Err(Errno::EBADF);
-    }
-    let mut ino = 0u64;
-    for &digit in hex {
+    let dir_len = bytes.len().checked_sub(b"/q/x/".len() + 34).ok_or(Errno::EBADF)?;
+    let (dir, rest) = bytes.split_at(dir_len);
+    let digits = rest.strip_prefix(b"/q/x/").and_then(|r| r.strip_suffix(b".p").or(r.strip_suffix(b".d")));
+    let mut key = [0u64; 2];
+    for (at, &digit) in digits.ok_or(Errno::EBADF)?.iter().enumerate() {
         let value = (digit as char).to_digit(16).ok_or(Errno::EBADF)?;
-        ino = ino.checked_mul(16).ok_or(Errno::EBADF)? | value as u64;
+        key[at / 16] = key[at / 16] << 4 | value as u64;
     }
-    let place = ns::place(tls, &dir[..dir.len() - 2])?;
-    let map = ns::queues::map_queue(tls, place, ino)?;
+    let place = ns::place(tls, dir)?;
+    // Known under its inode, if at all; the key tells whether it is the same.
+    let map = match maps::find_key(tls, place, Key(key)) {
+        Some(map) => map,
+        None => ns::queues::map_key(tls, place, Key(key))?,
+    };
     if map.fifo_ino != st.st_ino || map.dev != st.st_dev {
         return Err(Errno::EBADF);
     }
@@ -366,6 +370,25 @@ pub fn about_to_poll(fd: i32, edge: bool) {
         && let Ok(tls) = tls::ready()
     {
         let _ = queue::poll::watch(descriptor.map, tls, fd, edge);
+    }
+}
+
+/// A descriptor has come from elsewhere (SCM_RIGHTS, exec): whatever was known under the number
+/// before is void; if it looks like a queue's FIFO, which is opened O_RDWR and in packet mode,
+/// finds out.
+pub fn arrived(fd: i32) {
+    if let Some(entry) = entry(fd)
+        && entry.load(Ordering::Relaxed) != 0
+    {
+        replace(entry, 0);
+    }
+    // SAFETY: no pointers.
+    let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }.unwrap_or(0) as i32;
+    let ours = libc::O_RDWR | libc::O_DIRECT;
+    if flags & (libc::O_ACCMODE | libc::O_DIRECT) == ours
+        && let Ok(tls) = tls::ready()
+    {
+        identify(tls, fd);
     }
 }
 

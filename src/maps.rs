@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::abi::Result;
 use crate::ns::Place;
+use crate::ns::queues::Key;
 use crate::shm::Map;
 use crate::shm::layout::F_DEAD;
 use crate::sys::local::{LocalHeld, LocalLock, is_unused};
@@ -84,16 +85,20 @@ fn walk(_held: &LocalHeld<'_>, from: &'static AtomicPtr<Node>) -> impl Iterator<
     })
 }
 
+fn is_of(map: &Map, place: &Place) -> bool {
+    map.place.load(Ordering::Relaxed) == place.index() && map.header().flags.load(Ordering::Relaxed) & F_DEAD == 0
+}
+
 /// The mapping of the queue whose file has inode `ino` in `place`, if this process has it.
 pub fn find(tls: &Tls, place: &Place, ino: u64) -> Option<Pinned> {
     let held = LOCK.lock(tls);
-    walk(&held, list(ino))
-        .find(|node| {
-            node.map.ino == ino
-                && node.map.place.load(Ordering::Relaxed) == place.index()
-                && node.map.header().flags.load(Ordering::Relaxed) & F_DEAD == 0
-        })
-        .map(Pinned::new)
+    walk(&held, list(ino)).find(|node| node.map.ino == ino && is_of(&node.map, place)).map(Pinned::new)
+}
+
+/// The same by the key, which takes longer.
+pub fn find_key(tls: &Tls, place: &Place, key: Key) -> Option<Pinned> {
+    let held = LOCK.lock(tls);
+    LISTS.iter().flat_map(|list| walk(&held, list)).find(|node| node.map.key == key && is_of(&node.map, place)).map(Pinned::new)
 }
 
 /// Keeps a mapping.

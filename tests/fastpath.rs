@@ -44,6 +44,11 @@ fn batches_of_several_priorities() {
 }
 
 #[test]
+fn every_priority() {
+    no_system_call(&["priorities"]);
+}
+
+#[test]
 fn getattr() {
     no_system_call(&["attributes"]);
 }

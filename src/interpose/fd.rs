@@ -177,7 +177,7 @@ fn set_flags(descriptor: &Descriptor, wanted: i32) -> Result<()> {
         let changed = wanted & (libc::O_NONBLOCK | libc::O_APPEND);
         syscall!(SYS_fcntl, descriptor.fd, libc::F_SETFL, kept | changed)?;
     }
-    descriptor.nonblock_changed();
+    descriptor.nonblock_changed(wanted & libc::O_NONBLOCK != 0);
     Ok(())
 }
 
@@ -399,3 +399,89 @@ pub unsafe extern "C" fn epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *m
     // SAFETY: the caller's contract.
     ret(unsafe { syscall!(SYS_epoll_ctl, epoll, op, fd, event.cast::<c_void>()) }) as c_int
 }
+
+/// Descriptors that have come with a message are looked at: they may be polled before anything else
+/// is done with them.
+unsafe fn look_at_rights(message: *mut libc::msghdr) {
+    // SAFETY: the kernel has just filled in the header and the control data it points to.
+    unsafe {
+        if (*message).msg_controllen == 0 {
+            return;
+        }
+        let mut control = libc::CMSG_FIRSTHDR(message);
+        while !control.is_null() {
+            if (*control).cmsg_level == libc::SOL_SOCKET && (*control).cmsg_type == libc::SCM_RIGHTS {
+                let data = libc::CMSG_DATA(control);
+                let count = ((*control).cmsg_len - (data as usize - control as usize)) / size_of::<c_int>();
+                for at in 0..count {
+                    desc::arrived(data.cast::<c_int>().add(at).read_unaligned());
+                }
+            }
+            control = libc::CMSG_NXTHDR(message, control);
+        }
+    }
+}
+
+/// recvmsg(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn recvmsg(socket: c_int, message: *mut libc::msghdr, flags: c_int) -> isize {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let got = next!(c"recvmsg": unsafe extern "C-unwind" fn(c_int, *mut libc::msghdr, c_int) -> isize)(
+            socket, message, flags,
+        );
+        if got >= 0 {
+            look_at_rights(message);
+        }
+        got
+    }
+}
+
+/// recvmmsg(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn recvmmsg(
+    socket: c_int,
+    messages: *mut libc::mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut libc::timespec,
+) -> c_int {
+    type Recvmmsg =
+        unsafe extern "C-unwind" fn(c_int, *mut libc::mmsghdr, c_uint, c_int, *mut libc::timespec) -> c_int;
+    // SAFETY: the caller's contract.
+    unsafe {
+        let got = next!(c"recvmmsg": Recvmmsg)(socket, messages, count, flags, timeout);
+        for at in 0..got.max(0) as usize {
+            look_at_rights(&raw mut (*messages.add(at)).msg_hdr);
+        }
+        got
+    }
+}
+
+/// Queue descriptors that have survived exec: known from the start, because they may be polled or
+/// read before any mq_* call. One fcntl(2) for each low number; nothing else is done in a program
+/// that has inherited none.
+extern "C" fn look_at_inherited() {
+    for fd in 0..64 {
+        // SAFETY: no pointers.
+        match unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) } {
+            Ok(flags) if flags as i32 & (libc::O_ACCMODE | libc::O_DIRECT) == libc::O_RDWR | libc::O_DIRECT => {
+                desc::arrived(fd);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = look_at_inherited;

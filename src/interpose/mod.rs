@@ -67,6 +67,90 @@ macro_rules! jump {
 }
 pub(crate) use jump;
 
+/// syscall(2). Numbers in `cshim_intercepted` go to `cshim_syscall`; for all others this is what libc
+/// does, to the instruction: such a call may return twice, or on another stack.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg(all(not(test), target_arch = "x86_64"))]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn syscall() {
+    unsafe extern "C" {
+        static cshim_intercepted: [u8; 512];
+        fn cshim_syscall();
+        fn cshim_fail();
+    }
+    core::arch::naked_asm!(
+        "cmp rdi, 512",
+        "jae 2f",
+        "lea rax, [rip + {intercepted}]",
+        "cmp byte ptr [rax + rdi], 0",
+        "jne {ours}",
+        "2:",
+        "mov rax, rdi",
+        "mov rdi, rsi",
+        "mov rsi, rdx",
+        "mov rdx, rcx",
+        "mov r10, r8",
+        "mov r8, r9",
+        "mov r9, qword ptr [rsp + 8]",
+        "syscall",
+        "cmp rax, -4095",
+        "jae 3f",
+        "ret",
+        "3:",
+        "mov rdi, rax",
+        "jmp {fail}",
+        intercepted = sym cshim_intercepted,
+        ours = sym cshim_syscall,
+        fail = sym cshim_fail,
+    );
+}
+
+/// syscall(2): see above.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg(all(not(test), target_arch = "aarch64"))]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn syscall() {
+    unsafe extern "C" {
+        static cshim_intercepted: [u8; 512];
+        fn cshim_syscall();
+        fn cshim_fail();
+    }
+    core::arch::naked_asm!(
+        "cmp x0, #512",
+        "b.hs 2f",
+        "adrp x9, {intercepted}",
+        "add x9, x9, :lo12:{intercepted}",
+        "ldrb w9, [x9, x0]",
+        "cbz w9, 2f",
+        "b {ours}",
+        "2:",
+        "mov x8, x0",
+        "mov x0, x1",
+        "mov x1, x2",
+        "mov x2, x3",
+        "mov x3, x4",
+        "mov x4, x5",
+        "mov x5, x6",
+        "svc 0",
+        "cmn x0, #4095",
+        "b.hs 3f",
+        "ret",
+        "3:",
+        "b {fail}",
+        intercepted = sym cshim_intercepted,
+        ours = sym cshim_syscall,
+        fail = sym cshim_fail,
+    );
+}
+
 /// The next definition of a symbol after ours, found at its first use.
 ///
 /// `next!(name: type)` evaluates to the function. dlsym(3) neither allocates nor fails for symbols

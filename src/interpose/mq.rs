@@ -125,11 +125,11 @@ pub unsafe extern "C" fn mqns_send(
     // SAFETY: the caller's contract, all along.
     unsafe {
         let send = || {
+            let tls = ready()?;
             let deadline = deadline(timeout)?;
             if priority >= MQ_PRIO_MAX {
                 return Err(Errno::EINVAL);
             }
-            let tls = ready()?;
             let Some(descriptor) = desc::find(tls, fd) else { return Ok(None) };
             if !descriptor.may_send() {
                 return Err(Errno::EBADF);
@@ -172,8 +172,8 @@ pub unsafe extern "C" fn mqns_receive(
     // SAFETY: the caller's contract, all along.
     unsafe {
         let receive = || {
-            let deadline = deadline(timeout)?;
             let tls = ready()?;
+            let deadline = deadline(timeout)?;
             let Some(descriptor) = desc::find(tls, fd) else { return Ok(None) };
             if !descriptor.may_receive() {
                 return Err(Errno::EBADF);
@@ -312,6 +312,7 @@ pub unsafe extern "C" fn mq_unlink(name: *const c_char) -> c_int {
 pub unsafe extern "C" fn mqns_getsetattr(fd: c_int, new: *const MqAttr, old: *mut MqAttr) -> isize {
     // SAFETY: user pointers, accessed with faults caught; the raw call passes them on.
     let getsetattr = || unsafe {
+        let tls = ready()?;
         let mut flags = None;
         if !new.is_null() {
             let attr = fault::read_user(new)?;
@@ -320,7 +321,6 @@ pub unsafe extern "C" fn mqns_getsetattr(fd: c_int, new: *const MqAttr, old: *mu
             }
             flags = Some(attr.mq_flags as i32);
         }
-        let tls = ready()?;
         let Some(descriptor) = desc::find(tls, fd) else {
             return match syscall!(SYS_mq_getsetattr, fd, new, old) {
                 Err(Errno::ENOSYS) => Err(Errno::EBADF),
@@ -354,7 +354,7 @@ pub fn set_nonblocking(descriptor: &Descriptor, on: bool) -> Result<()> {
         let flags = syscall!(SYS_fcntl, descriptor.fd, libc::F_GETFL)? as i32 & !libc::O_NONBLOCK;
         syscall!(SYS_fcntl, descriptor.fd, libc::F_SETFL, flags | if on { libc::O_NONBLOCK } else { 0 })?;
     }
-    descriptor.nonblock_changed();
+    descriptor.nonblock_changed(on);
     Ok(())
 }
 
@@ -413,6 +413,7 @@ pub struct Registered {
 pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent, registered: *mut Registered) -> isize {
     // SAFETY: a user pointer, read with faults caught; the raw call passes it on.
     let notify = || unsafe {
+        let tls = ready()?;
         let mut wanted = None;
         if !event.is_null() {
             let event = fault::read_user(event)?;
@@ -428,7 +429,6 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent, register
             }
             wanted = Some(Registration { kind: event.notify, signo: event.signo, value: event.value });
         }
-        let tls = ready()?;
         let Some(descriptor) = desc::find(tls, fd) else {
             return match syscall!(SYS_mq_notify, fd, event) {
                 Err(Errno::ENOSYS) => Err(Errno::EBADF),

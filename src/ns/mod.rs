@@ -214,6 +214,8 @@ fn make_namespace(dir: &Path) -> Result<()> {
     dir.make_dir(dir_mode)?;
     Path::new(&[bytes, b"/sb"])?.make_dir(0o1777)?;
     Path::new(&[bytes, b"/q"])?.make_dir(open_mode)?;
+    // Nobody may list the keys.
+    Path::new(&[bytes, b"/q/x"])?.make_dir(open_mode & !0o044)?;
     let file_mode = if everybody { 0o666 } else { 0o600 };
     Accounts::make(&Path::new(&[&bytes[..root_len], b"/accounts"])?, file_mode)?;
     Control::make(&control, file_mode)

@@ -6,6 +6,11 @@
 //! descriptors only falls; the kernel knows it: opening a FIFO write-only fails with ENXIO when
 //! nobody has it open. Whoever sees that last (the unlinker, the last to close, `collect`) takes
 //! the rest away.
+//!
+//! Segment and FIFO are open to everybody who knows their name, which is a random key. It is read
+//! from a file that those may read to whom the queue's mode grants anything, and it is seen in the
+//! path of the FIFO by whoever has a descriptor of the queue: a descriptor works for any user that
+//! it was passed to, as the kernel's.
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -24,7 +29,33 @@ use crate::sys::path::{Fd, Path};
 use crate::sys::tls::Tls;
 use crate::syscall;
 
-/// The paths of a queue, by the inode of its file.
+/// The number under which segment and FIFO of a queue lie; nobody can guess it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key(pub [u64; 2]);
+
+/// Path of the segment (`.s`) or FIFO (`.p`, or `.d` once the name is gone) of a key.
+pub fn keyed(place: &Place, key: Key, kind: &[u8]) -> Result<Path> {
+    let mut path = Path::new(&[place.dir(), b"/q/x/"])?;
+    path.push_hex16(key.0[0])?;
+    path.push_hex16(key.0[1])?;
+    path.push(kind)?;
+    Ok(path)
+}
+
+/// The key of a queue.
+///
+/// # Errors
+///
+/// ENOENT: no such queue. EACCES: not for this user.
+fn read_key(place: &Place, ino: u64) -> Result<Key> {
+    let file = hidden(place, ino, b".k")?.open(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+    let mut key = Key([0; 2]);
+    // SAFETY: 16 bytes to a local.
+    let got = unsafe { syscall!(SYS_pread64, file.0, key.0.as_mut_ptr(), 16, 0)? };
+    if got == 16 { Ok(key) } else { Err(Errno::EIO) }
+}
+
+/// The paths of a queue, by the inode of its file: key (`.k`), file once the name is gone (`.x`).
 fn hidden(place: &Place, ino: u64, kind: &[u8]) -> Result<Path> {
     let mut path = Path::new(&[place.dir(), b"/q/"])?;
     path.push_hex(ino)?;
@@ -80,7 +111,7 @@ pub fn open(
     let create = oflag & libc::O_CREAT != 0;
     let exclusive = create && oflag & libc::O_EXCL != 0;
     // O_PATH asks for no permission: enough where the call fails if the queue exists.
-    let probe = exclusive || access == libc::O_ACCMODE || oflag & libc::O_PATH != 0;
+    let probe = exclusive || access == libc::O_ACCMODE;
     let look = if probe { libc::O_PATH } else { access | libc::O_NONBLOCK | libc::O_NOCTTY } | libc::O_NOFOLLOW;
     // A name that is being replaced while we look leads here again; each turn somebody else has
     // made progress.
@@ -90,11 +121,12 @@ pub fn open(
                 if exclusive {
                     return Err(Errno::EEXIST);
                 }
-                if oflag & libc::O_PATH != 0 {
-                    return Ok(file.release());
-                }
                 if access == libc::O_ACCMODE {
                     return Err(Errno::EINVAL);
+                }
+                if oflag & libc::O_PATH != 0 {
+                    drop(file);
+                    return Ok(path.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?.release());
                 }
                 let st = file.stat()?;
                 drop(file);
@@ -123,7 +155,7 @@ pub fn open(
 /// Opens the FIFO of an existing queue. ENOENT: the queue is gone meanwhile.
 fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) -> Result<i32> {
     let map = map_queue(tls, place, ino)?;
-    let fd = open_fifo(&hidden(place, ino, b".p")?, oflag)?;
+    let fd = open_fifo(&keyed(place, map.key, b".p")?, oflag)?;
     queue::poll::reopened(&map, tls, fd.0)?;
     enter_table(map.map(), fd, oflag)
 }
@@ -158,7 +190,17 @@ pub fn map_queue(tls: &'static Tls, place: &'static Place, ino: u64) -> Result<P
     if let Some(map) = maps::find(tls, place, ino) {
         return Ok(map);
     }
-    let file = hidden(place, ino, b".s")?.open(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+    let map = map_key(tls, place, read_key(place, ino)?)?;
+    if map.ino == ino { Ok(map) } else { Err(Errno::EIO) }
+}
+
+/// The same, by the key.
+///
+/// # Errors
+///
+/// As [`map_queue`].
+pub fn map_key(tls: &'static Tls, place: &'static Place, key: Key) -> Result<Pinned> {
+    let file = keyed(place, key, b".s")?.open(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
     let st = file.stat()?;
     if st.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(Errno::EIO);
@@ -166,30 +208,24 @@ pub fn map_queue(tls: &'static Tls, place: &'static Place, ino: u64) -> Result<P
     let mut map = Map::open(file.0, st.st_size as u64)?;
     drop(file);
     map.place.store(place.index(), Relaxed);
-    map.ino = ino;
+    map.ino = map.header().ino.load(Relaxed);
+    map.key = key;
     map.dev = st.st_dev;
     map.fifo_ino = map.header().fifo_ino.load(Relaxed);
     desc::note_pid_namespace(&map);
     maps::keep(tls, map)
 }
 
-/// Mode of segment and FIFO: reading and writing for each class to which the queue's mode grants
-/// either; always for the owner, whose descriptor from the creation works whatever the mode.
-pub fn class_mode(mode: u32) -> u32 {
-    let mut wide = 0o600;
-    for shift in [3, 0] {
-        if mode >> shift & 0o6 != 0 {
-            wide |= 0o6 << shift;
-        }
-    }
-    wide
+/// Mode of the key file: reading for each class to which the queue's mode grants reading or
+/// writing, and for the owner.
+pub fn key_mode(mode: u32) -> u32 {
+    [3, 0].into_iter().filter(|shift| mode >> shift & 0o6 != 0).fold(0o400, |sum, shift| sum | 0o4 << shift)
 }
 
 /// A queue under construction: what fails takes it away again.
 struct Draft {
     file: Path,
-    segment: Option<Path>,
-    fifo: Option<Path>,
+    rest: [Option<Path>; 3],
     charged: Option<(u32, u64)>,
     place: &'static Place,
     kept: bool,
@@ -201,7 +237,7 @@ impl Drop for Draft {
             return;
         }
         let _ = self.file.unlink();
-        for path in [&self.segment, &self.fifo].into_iter().flatten() {
+        for path in self.rest.iter().flatten() {
             let _ = path.unlink();
         }
         if let Some((uid, bytes)) = self.charged {
@@ -231,8 +267,7 @@ fn create_queue(
     let cost = msgqueue_cost(maxmsg, msgsize);
     let mut draft = Draft {
         file: Path::new(&[place.dir(), b"/q/t"])?,
-        segment: None,
-        fifo: None,
+        rest: [None; 3],
         charged: Some((uid, cost)),
         place,
         kept: false,
@@ -246,22 +281,32 @@ fn create_queue(
     file.truncate(FILENT_SIZE)?;
     let st = file.stat()?;
     drop(file);
-    let wide = class_mode(st.st_mode);
+
+    let key = Key([random(), random()]);
+    let path_of_key = hidden(place, st.st_ino, b".k")?;
+    let made = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    let file = path_of_key.open(libc::O_WRONLY | made, 0o400)?;
+    draft.rest[0] = Some(path_of_key);
+    // SAFETY: the 16 bytes of the key.
+    unsafe { syscall!(SYS_pwrite64, file.0, key.0.as_ptr(), 16, 0)? };
+    file.chmod(key_mode(st.st_mode))?;
+    drop(file);
 
     let layout = Layout::new(maxmsg, msgsize);
-    let segment = hidden(place, st.st_ino, b".s")?;
-    let file = segment.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
-    draft.segment = Some(segment);
-    file.chmod(wide)?;
+    let segment = keyed(place, key, b".s")?;
+    let file = segment.open(libc::O_RDWR | made, 0o600)?;
+    draft.rest[1] = Some(segment);
+    file.chmod(0o666)?;
     file.truncate(layout.len)?;
     let mut map = Map::create(file.0, &layout, random())?;
     drop(file);
 
-    let fifo = hidden(place, st.st_ino, b".p")?;
+    let fifo = keyed(place, key, b".p")?;
     fifo.make_fifo(0o600)?;
-    draft.fifo = Some(fifo);
-    fifo.chmod(wide)?;
+    draft.rest[2] = Some(fifo);
+    fifo.chmod(0o666)?;
     let fd = open_fifo(&fifo, oflag)?;
+    map.key = key;
     map.fifo_ino = fd.stat()?.st_ino;
     map.ino = st.st_ino;
     map.dev = st.st_dev;
@@ -437,30 +482,40 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     }
     let ino = aside.stat()?.st_ino;
     aside.rename(&hidden(place, ino, b".x")?, true)?;
-    let _ = hidden(place, ino, b".p")?.rename(&hidden(place, ino, b".d")?, true);
+    let key = match read_key(place, ino) {
+        Ok(key) => key,
+        // Damaged, or not a queue: nothing but files to take away.
+        Err(_) => {
+            remove_files(place, ino, None);
+            return Ok(());
+        }
+    };
+    let _ = keyed(place, key, b".p")?.rename(&keyed(place, key, b".d")?, true);
     match map_queue(tls, place, ino) {
         Ok(map) => {
             map.header().flags.fetch_or(F_UNLINKED, AcqRel);
             destroy_if_unused(tls, &map);
             maps::tidy(tls, map);
         }
-        // Damaged, or not a queue: nothing but files to take away.
-        Err(_) => remove_files(place, ino),
+        Err(_) => remove_files(place, ino, Some(key)),
     }
     Ok(())
 }
 
-fn remove_files(place: &Place, ino: u64) {
-    for kind in [&b".d"[..], b".p", b".s", b".x"] {
-        if let Ok(path) = hidden(place, ino, kind) {
-            let _ = path.unlink();
+fn remove_files(place: &Place, ino: u64, key: Option<Key>) {
+    if let Some(key) = key {
+        for kind in [&b".d"[..], b".p", b".s"] {
+            let _ = keyed(place, key, kind).and_then(|path| path.unlink());
         }
+    }
+    for kind in [b".k", b".x"] {
+        let _ = hidden(place, ino, kind).and_then(|path| path.unlink());
     }
 }
 
 /// Whether any process has the queue open (its name is gone, so nobody can open it any more).
-fn is_open(place: &Place, ino: u64) -> bool {
-    let Ok(fifo) = hidden(place, ino, b".d") else { return true };
+fn is_open(place: &Place, key: Key) -> bool {
+    let Ok(fifo) = keyed(place, key, b".d") else { return true };
     match fifo.open(libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW, 0) {
         Err(Errno::ENXIO | Errno::ENOENT) => false,
         // Open, or not to be found out now: `collect` will.
@@ -472,7 +527,9 @@ fn is_open(place: &Place, ino: u64) -> bool {
 #[cold]
 pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     let Ok(place) = Place::of(map.place.load(Relaxed)) else { return };
-    if is_open(place, map.ino) {
+    // Not by asking where this process has it open itself: closing what was opened to ask would
+    // end its notification.
+    if map.fds.load(Acquire) != 0 || is_open(place, map.key) {
         return;
     }
     let h = map.header();
@@ -485,7 +542,7 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     // Of another user the files stay for its owner's `collect`; the memory goes now, but for the
     // page that says that the queue is dead.
     map.release_memory();
-    remove_files(place, map.ino);
+    remove_files(place, map.ino, Some(map.key));
 }
 
 /// Takes away the queues of a namespace whose name is gone and that nobody has open: what a killed
@@ -503,19 +560,22 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
             return;
         }
         let Some(ino) = core::str::from_utf8(hex).ok().and_then(|h| u64::from_str_radix(h, 16).ok()) else { return };
+        let Ok(key) = read_key(place, ino) else { return };
         // The unlinker may have been killed between its two renames.
-        if let (Ok(open), Ok(closed)) = (hidden(place, ino, b".p"), hidden(place, ino, b".d")) {
+        if let (Ok(open), Ok(closed)) = (keyed(place, key, b".p"), keyed(place, key, b".d")) {
             let _ = open.rename(&closed, true);
-        }
-        if is_open(place, ino) {
-            return;
         }
         match map_queue(tls, place, ino) {
             Ok(map) => {
                 destroy_if_unused(tls, &map);
+                let dead = map.header().flags.load(Acquire) & F_DEAD != 0;
                 maps::tidy(tls, map);
+                if !dead {
+                    return;
+                }
             }
-            Err(_) => remove_files(place, ino),
+            Err(_) if is_open(place, key) => return,
+            Err(_) => remove_files(place, ino, Some(key)),
         }
         removed += 1;
     });

@@ -526,6 +526,14 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
 unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u32) -> Result<Step> {
     let (map, tls) = (section.map, section.tls);
     let curmsgs = map.header().curmsgs.load(Relaxed);
+    let blocks = if wait.sender == 1 { curmsgs >= map.maxmsg } else { curmsgs == 0 };
+    if blocks && is_nonblocking(wait.fd) {
+        if wait.sender == 1 {
+            give_back(map, index, map.slot(index)?);
+        }
+        free_waiter(map, wait.waiter, w);
+        return Err(Errno::EAGAIN);
+    }
     if wait.sender == 1 && curmsgs < map.maxmsg {
         free_waiter(map, wait.waiter, w);
         let after = commit_send(&section, wait.fd, index, map.slot(index)?)?;
@@ -542,6 +550,31 @@ unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u
     drop(section);
     announce_sleep(w, tls, wait);
     Ok(Step::Sleep)
+}
+
+fn is_nonblocking(fd: i32) -> bool {
+    // SAFETY: no pointers.
+    unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }.is_ok_and(|flags| flags as i32 & libc::O_NONBLOCK != 0)
+}
+
+/// O_NONBLOCK was set on some description of the queue. Whoever sleeps goes on sleeping, but who is
+/// stopped has left its call, and makes it anew when continued: it must look at the flag then.
+pub fn nonblocking_set(map: &Map, tls: &Tls) {
+    let h = map.header();
+    if h.receivers.head.load(Relaxed) == NONE && h.senders.head.load(Relaxed) == NONE {
+        return;
+    }
+    let Ok(_section) = enter(map, tls) else { return };
+    for index in 0..h.waiter_high.load(Relaxed).min(crate::shm::layout::WAITERS) {
+        let Ok(w) = map.waiter(index) else { return };
+        if w.state.load(Relaxed) == W_QUEUED
+            && matches!(task_state(w.tid.load(Relaxed)), Some(b'T' | b't'))
+            && leave_line(map, line_of(map, w), w).is_ok()
+        {
+            w.state.store(W_OUT, Relaxed);
+            w.word.fetch_and(!WORD_ASLEEP, AcqRel);
+        }
+    }
 }
 
 /// pthread_cancel(3) ended the sleep: the call never happened. A message given to the receiver

@@ -37,6 +37,8 @@ pub struct Map {
     pub place: AtomicUsize,
     /// Inode of the queue's file.
     pub ino: u64,
+    /// The number under which its segment and FIFO lie.
+    pub key: crate::ns::queues::Key,
     /// Device and inode of the FIFO.
     pub dev: u64,
     /// See `dev`.
@@ -78,6 +80,7 @@ impl Map {
             waiters_at: at(layout.waiters_at),
             place: AtomicUsize::new(0),
             ino: 0,
+            key: crate::ns::queues::Key([0; 2]),
             dev: 0,
             fifo_ino: 0,
             fds: AtomicU32::new(0),

@@ -50,6 +50,14 @@ impl Path {
         Ok(())
     }
 
+    /// Appends a number as 16 hexadecimal digits.
+    pub fn push_hex16(&mut self, value: u64) -> Result<()> {
+        for at in (0..16).rev() {
+            self.push(&[b"0123456789abcdef"[(value >> (4 * at) & 15) as usize]])?;
+        }
+        Ok(())
+    }
+
     /// Appends a number in decimal.
     pub fn push_decimal(&mut self, value: u64) -> Result<()> {
         let mut text = [0u8; 20];

@@ -434,8 +434,6 @@ impl Worker {
         let flags = hex(flags) as c_int;
         let text;
         let name = match name {
-            "!null" => std::ptr::null(),
-            "!bad" => self.bad.cast_const().cast(),
             "!edge" => {
                 let last = self.area.wrapping_add(AREA - 1);
                 self.visible(last, 1)[0] = b'/';
@@ -486,10 +484,6 @@ impl Worker {
     }
 
     fn unlink(&self, via: &str, name: &str) -> String {
-        if name == "!null" || name == "!bad" {
-            let at = if name == "!null" { std::ptr::null() } else { self.bad.cast_const().cast() };
-            return zero(sys!(mq_unlink(at)) as i64);
-        }
         let name = name_of(name);
         zero(match via {
             "sys" => {

@@ -146,11 +146,11 @@ ROOT_CASE("11", root_may_unlink_everything)
 ROOT_CASE("11", privilege_is_a_capability_not_uid_0)
 {
 	const char *n = qname("a"), *m = qname("b");
+	make_mode(m, 0);
 	CHILD {
 		identity(user(0), user(0), -1);
 		make_mode(n, 0);
 	}
-	make_mode(m, 0);
 	CHILD {
 		struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 		struct __user_cap_data_struct d[2] = {{0}};

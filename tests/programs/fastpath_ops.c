@@ -5,6 +5,7 @@
  *
  *   pairs SIZE     1,000 sends and receives, of one message each
  *   batches SIZE   100 times ten sends, then ten receives, priorities in any order
+ *   priorities     a pair for each of the 32,768 priorities
  *   attributes     mq_getattr of an empty, a part-filled and a full queue
  *   nonblocking    EAGAIN on an empty and on a full queue, O_NONBLOCK
  *   deadlines      the timed calls, with deadlines past and to come, where they need not block
@@ -68,10 +69,12 @@ static void close_the_gates(int clock_too)
 	}
 }
 
+static const unsigned prios[DEPTH] = {5, 0, 32767, 5, 31, 64, 4095, 0, 5, 32767};
+
 static void pairs(mqd_t q, size_t size, int rounds)
 {
 	for (int i = 0; i < rounds; i++) {
-		unsigned want = i * 7919u % 32768, prio = ~0u;
+		unsigned want = prios[i % DEPTH], prio = ~0u;
 
 		out[0] = i;
 		out[size - 1] = i >> 8;
@@ -83,8 +86,6 @@ static void pairs(mqd_t q, size_t size, int rounds)
 
 static void batches(mqd_t q, size_t size, int rounds)
 {
-	static const unsigned prios[DEPTH] = {5, 0, 32767, 5, 31, 64, 4095, 0, 5, 32767};
-
 	for (int i = 0; i < rounds; i++) {
 		unsigned last = 32768, prio;
 		int from = -1;
@@ -101,6 +102,16 @@ static void batches(mqd_t q, size_t size, int rounds)
 			last = prio;
 			from = in[0];
 		}
+	}
+}
+
+static void priorities(mqd_t q)
+{
+	unsigned prio;
+
+	for (unsigned p = 0; p < 32768; p++) {
+		CHECK(mq_send(q, out, 1, p) == 0);
+		CHECK(mq_receive(q, in, sizeof in, &prio) == 1 && prio == p);
 	}
 }
 
@@ -130,9 +141,15 @@ int main(int argc, char **argv)
 		perror("mq_open");
 		return 2;
 	}
-	/* Memory is committed as the queue first grows, libc's symbols are bound at their first call. */
+	/*
+	 * A queue asks for memory when it first grows, for a message or for a priority whose like it has
+	 * not had; libc's symbols are bound at their first call.
+	 */
 	fill(q, DEPTH);
 	drain(q, DEPTH);
+	batches(q, size, 1);
+	if (IS("priorities"))
+		priorities(q);
 	CHECK(mq_getattr(q, &now) == 0);
 	CHECK(mq_timedsend(q, out, 1, 0, &later) == 0 && mq_timedreceive(n, in, sizeof in, NULL, &later) == 1);
 	FAILS(mq_receive(n, in, sizeof in, NULL), EAGAIN);
@@ -144,6 +161,8 @@ int main(int argc, char **argv)
 		pairs(q, size, 1000);
 	} else if (IS("batches")) {
 		batches(q, size, 100);
+	} else if (IS("priorities")) {
+		priorities(q);
 	} else if (IS("attributes")) {
 		for (int i = 0; i <= DEPTH; i++) {
 			for (int k = 0; k < 100; k++)
@@ -161,7 +180,7 @@ int main(int argc, char **argv)
 	} else if (IS("deadlines")) {
 		for (int k = 0; k < 1000; k++) {
 			const struct timespec *t = k % 3 == 0 ? &past : k % 3 == 1 ? &later : NULL;
-			CHECK(mq_timedsend(q, out, size, k, t) == 0);
+			CHECK(mq_timedsend(q, out, size, prios[k % DEPTH], t) == 0);
 			CHECK(mq_timedreceive(q, in, sizeof in, NULL, t) == (ssize_t)size);
 		}
 	} else if (IS("expired")) {
