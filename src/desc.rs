@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use crate::abi::{self, Errno, Result};
 use crate::maps::{self, Pinned};
 use crate::ns::{self, queues::Key};
+use crate::offset;
 use crate::queue::{self, notify};
 use crate::shm::Map;
 use crate::shm::layout::{F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_UNLINKED};
@@ -249,6 +250,7 @@ pub fn insert(fd: i32, map: &'static Map, access: i32, nonblocking: bool) {
     let Some(entry) = make_entry(fd) else { return };
     let epoch = map.header().nonblock_epoch.load(Ordering::Acquire);
     maps::referred(map);
+    offset::opened(fd);
     let value = map as *const Map as u64
         | access as u64 & ACCESS
         | NONBLOCK_KNOWN
@@ -271,11 +273,13 @@ pub fn duplicated(from: i32, to: i32) {
     let Some(descriptor) = known(from) else {
         if let Some(entry) = entry(to) {
             replace(entry, 0);
+            offset::closed(to);
         }
         return;
     };
     if let Some(entry) = make_entry(to) {
         maps::referred(descriptor.map);
+        offset::duplicated(from, to);
         replace(entry, descriptor.entry);
     }
 }
@@ -291,6 +295,7 @@ pub fn forget(fd: i32) -> Option<Closed> {
     if value == 0 {
         return None;
     }
+    offset::closed(fd);
     // SAFETY: an entry's mapping stays as long as it is counted for the entry, which `finish` undoes.
     Some(Closed { map: unsafe { &*((value & ADDRESS) as *const Map) } })
 }
@@ -308,10 +313,11 @@ impl Closed {
         if flags & F_NOTIFY != 0 {
             notify::closed(self.map, tls);
         }
+        let pinned = maps::released(self.map);
         if flags & F_UNLINKED != 0 && flags & F_DEAD == 0 {
-            ns::queues::destroy_if_unused(tls, self.map);
+            ns::queues::destroy_if_unused(tls, &pinned);
         }
-        maps::tidy(tls, maps::released(self.map));
+        maps::tidy(tls, pinned);
     }
 }
 

@@ -3,10 +3,12 @@
 
 pub mod abi;
 pub mod desc;
+pub mod face;
 pub mod interpose;
 pub mod log;
 pub mod maps;
 pub mod ns;
+pub mod offset;
 pub mod queue;
 pub mod shm;
 pub mod sys;

@@ -8,9 +8,10 @@
 
 mod harness;
 
-use harness::{Mode, Outcome, Run};
+use harness::{Mode, Run, StateDir};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -45,17 +46,44 @@ fn cases(program: &str) -> Vec<Case> {
         .collect()
 }
 
-/// Files of the state directory which a run has left though its queues are gone. The control
-/// files of a namespace may stay; whatever stands for one queue may not.
-fn leftovers(outcome: &Outcome, case: &str) -> Result<(), Failed> {
-    let left: Vec<_> = outcome.files.iter().filter(|p| p.to_string_lossy().contains("conf-")).collect();
-    if left.is_empty() { Ok(()) } else { Err(format!("{case} left {left:?} behind").into()) }
+/// What stands for queues in the state directory: everything but the files of the namespace itself,
+/// which lie at its top.
+fn queue_files(dir: &StateDir) -> Vec<PathBuf> {
+    dir.files().into_iter().map(|(path, ..)| path).filter(|path| path.components().count() > 2).collect()
+}
+
+fn run_case(mode: Mode, program: &str, case: &str, dir: &StateDir) -> Result<(), String> {
+    let run = Run::new(mode, harness::program(program)).arg(case).dir(dir);
+    run.timeout(Duration::from_secs(30)).run().check()
 }
 
 fn run(mode: Mode, program: &str, case: &str) -> Result<(), Failed> {
-    let outcome = Run::new(mode, harness::program(program)).arg(case).timeout(Duration::from_secs(30)).run();
-    outcome.check()?;
-    leftovers(&outcome, case)
+    let dir = StateDir::new();
+    run_case(mode, program, case, &dir)?;
+    // The program has unlinked every name it made.
+    let names: Vec<_> = queue_files(&dir).into_iter().filter(|p| p.to_string_lossy().contains("conf-")).collect();
+    if names.is_empty() { Ok(()) } else { Err(format!("names left behind: {names:?}").into()) }
+}
+
+/// Cases whose queues are wholly gone when they end. `true`: by the end of a process which had a
+/// queue without a name open, so that the next user of the namespace is the first who can tell.
+const LEAVE_NOTHING: [(&str, bool); 6] = [
+    ("close_then_unlink_ends_the_queue", false),
+    ("unlink_then_close_ends_the_queue", false),
+    ("unlink_then_close_of_dups_and_copies_ends_the_queue", false),
+    ("failed_creation_makes_no_queue", false),
+    ("unlink_then_exit_ends_the_queue", true),
+    ("unlink_then_SIGKILL_ends_the_queue", true),
+];
+
+fn leaves_nothing(case: &str, visit: bool) -> Result<(), Failed> {
+    let dir = StateDir::new();
+    run_case(Mode::Shim, "conf_life", case, &dir)?;
+    if visit {
+        run_case(Mode::Shim, "conf_life", "@visit", &dir)?;
+    }
+    let left = queue_files(&dir);
+    if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:?}").into()) }
 }
 
 /// The launcher refuses what it says it refuses; without this the shim's trials prove nothing.
@@ -81,6 +109,9 @@ fn main() {
                 trials.push(Trial::test(name, move || run(mode, &p, &c)).with_ignored_flag(ignored));
             }
         }
+    }
+    for (case, visit) in LEAVE_NOTHING {
+        trials.push(Trial::test(format!("leaves_nothing::{case}"), move || leaves_nothing(case, visit)));
     }
     libtest_mimic::run(&args, trials).exit();
 }

@@ -5,6 +5,7 @@
 //! `errno`, is [`ret`] here or `finish` in `cshim/`.
 
 pub mod fd;
+pub mod file;
 pub mod mq;
 pub mod signal;
 

@@ -56,14 +56,15 @@ fn read_key(place: &Place, ino: u64) -> Result<Key> {
 }
 
 /// The paths of a queue, by the inode of its file: key (`.k`), file once the name is gone (`.x`).
-fn hidden(place: &Place, ino: u64, kind: &[u8]) -> Result<Path> {
+pub fn hidden(place: &Place, ino: u64, kind: &[u8]) -> Result<Path> {
     let mut path = Path::new(&[place.dir(), b"/q/"])?;
     path.push_hex(ino)?;
     path.push(kind)?;
     Ok(path)
 }
 
-fn visible(place: &Place, name: &[u8]) -> Result<Path> {
+/// The path of the queue's file while it has its name.
+pub fn visible(place: &Place, name: &[u8]) -> Result<Path> {
     Path::new(&[place.dir(), b"/sb/", name])
 }
 
@@ -158,6 +159,18 @@ fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) ->
     let fd = open_fifo(&keyed(place, map.key, b".p")?, oflag)?;
     queue::poll::reopened(&map, tls, fd.0)?;
     enter_table(map.map(), fd, oflag)
+}
+
+/// A new description of a queue that the caller has open, whether it has its name still or not
+/// (open(2) of `/proc/self/fd/N`). What the queue's mode allows has been checked.
+pub fn reopen(tls: &'static Tls, map: &'static Map, oflag: i32) -> Result<i32> {
+    let place = Place::of(map.place.load(Relaxed))?;
+    let fd = match open_fifo(&keyed(place, map.key, b".p")?, oflag) {
+        Err(Errno::ENOENT) => open_fifo(&keyed(place, map.key, b".d")?, oflag)?,
+        other => other?,
+    };
+    queue::poll::reopened(map, tls, fd.0)?;
+    enter_table(map, fd, oflag)
 }
 
 /// The flags that a description of the FIFO is opened with.

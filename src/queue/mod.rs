@@ -21,6 +21,9 @@ pub mod repair;
 pub mod store;
 pub mod wait;
 
+#[cfg(test)]
+mod tests;
+
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::abi::{Errno, Result};

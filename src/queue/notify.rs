@@ -95,6 +95,26 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64) 
     Ok(ticket)
 }
 
+/// The registration, if it is live, and its owner's process id as the caller sees it (0: cannot).
+///
+/// # Errors
+///
+/// EIO: damaged.
+pub fn current(map: &Map, tls: &Tls, fd: i32) -> Result<Option<(Registration, i32)>> {
+    let h = map.header();
+    if h.flags.load(Relaxed) & F_NOTIFY == 0 {
+        return Ok(None);
+    }
+    let _section = enter(map, tls)?;
+    let n = &h.notify;
+    if h.flags.load(Relaxed) & F_NOTIFY == 0 {
+        return Ok(None);
+    }
+    let what =
+        Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) };
+    Ok(holder(fd, n.ticket.load(Relaxed)).map(|pid| (what, pid)))
+}
+
 /// Removes the calling process's registration, if it has one (mq_notify with a null pointer).
 ///
 /// # Errors

@@ -18,8 +18,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, Once, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -158,6 +158,56 @@ pub fn kernel_has_queues() -> bool {
     })
 }
 
+/// What a test process must take with it when it is told to end (Ctrl-C, a timeout's SIGTERM): the
+/// process groups, which the terminal doesn't reach, and the state directories.
+#[derive(Default)]
+struct Running {
+    groups: Vec<u32>,
+    dirs: Vec<PathBuf>,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running { groups: Vec::new(), dirs: Vec::new() });
+/// The pipe that [`on_signal`] writes to.
+static SIGNALLED: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn on_signal(signal: i32) {
+    let byte = signal as u8;
+    // SAFETY: write is async-signal-safe; one byte of a local.
+    unsafe { libc::write(SIGNALLED.load(Ordering::Relaxed), (&raw const byte).cast(), 1) };
+}
+
+fn running() -> std::sync::MutexGuard<'static, Running> {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        let mut pipe = [0; 2];
+        // SAFETY: room for two descriptors.
+        assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+        SIGNALLED.store(pipe[1], Ordering::Relaxed);
+        // SAFETY: just opened, nobody else's.
+        let mut pipe = unsafe { File::from_raw_fd(pipe[0]) };
+        thread::spawn(move || {
+            let mut signal = [0];
+            if pipe.read_exact(&mut signal).is_err() {
+                return;
+            }
+            let running = running();
+            for group in &running.groups {
+                // SAFETY: no memory is passed; the leader is not reaped while it is listed.
+                unsafe { libc::kill(-(*group as i32), libc::SIGKILL) };
+            }
+            for dir in &running.dirs {
+                let _ = fs::remove_dir_all(dir);
+            }
+            std::process::exit(128 + i32::from(signal[0]));
+        });
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: the handler does what handlers may.
+            unsafe { libc::signal(signal, on_signal as *const () as libc::sighandler_t) };
+        }
+    });
+    RUNNING.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 /// A directory of its own for the shim's state, open to every user, removed at the end.
 pub struct StateDir(PathBuf);
 
@@ -170,8 +220,9 @@ impl StateDir {
         loop {
             let n = NUMBER.fetch_add(1, Ordering::Relaxed);
             let dir = base.join(format!("mqns-test-{}-{n}", std::process::id()));
+            let mut running = running();
             match fs::create_dir(&dir) {
-                Ok(()) => {}
+                Ok(()) => running.dirs.push(dir.clone()),
                 // Left by a killed test process which had our number.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) => panic!("{}: {e}", dir.display()),
@@ -211,6 +262,7 @@ impl StateDir {
 impl Drop for StateDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+        running().dirs.retain(|d| *d != self.0);
     }
 }
 
@@ -349,16 +401,22 @@ impl Run {
         let own = (self.mode == Mode::Shim && self.dir.is_none()).then(StateDir::new);
         let dir = own.as_ref().map(|d| d.path().to_path_buf()).or(self.dir.clone()).unwrap_or_default();
         let start = Instant::now();
-        let mut child = self
-            .command(&dir)
-            .spawn()
-            .unwrap_or_else(|e| panic!("cannot start {}: {e}", self.program.to_string_lossy()));
+        let mut command = self.command(&dir);
+        let mut child = {
+            // Listed before anybody can be told to end it.
+            let mut running = running();
+            let child = command.spawn();
+            let child = child.unwrap_or_else(|e| panic!("cannot start {}: {e}", self.program.to_string_lossy()));
+            running.groups.push(child.id());
+            child
+        };
         let stdout = reader(child.stdout.take().expect("piped"));
         let stderr = reader(child.stderr.take().expect("piped"));
         let timed_out = !wait_until(&child, start + self.timeout);
         // The leader is not reaped yet, so the group's number is still ours.
         // SAFETY: no memory is passed.
         unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
+        running().groups.retain(|g| *g != child.id());
         let status = child.wait().expect("wait for the program");
         let outcome = Outcome {
             status,

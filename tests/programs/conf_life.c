@@ -263,3 +263,78 @@ CASE("3", two_opens_and_two_processes_see_one_queue)
 	}
 	take(q, "again", 3);
 }
+
+CASE("3", close_then_unlink_ends_the_queue)
+{
+	const char *n = qname("a");
+	mqd_t q = make(n, O_RDWR, 3, 8);
+	put(q, "x", 1);
+	EQ(mq_close(q), 0);
+	EQ(mq_unlink(n), 0);
+	FAILS(mq_open(n, O_RDWR), ENOENT);
+}
+
+CASE("3", unlink_then_close_ends_the_queue)
+{
+	const char *n = qname("a");
+	mqd_t q = make(n, O_RDWR, 3, 8), r = OK(mq_open(n, O_RDONLY));
+	put(q, "x", 1);
+	EQ(mq_unlink(n), 0);
+	EQ(mq_close(q), 0);
+	take(r, "x", 1);
+	EQ(mq_close(r), 0);
+	FAILS(mq_open(n, O_RDWR), ENOENT);
+}
+
+CASE("3", unlink_then_close_of_dups_and_copies_ends_the_queue)
+{
+	const char *n = qname("a");
+	mqd_t q = make(n, O_RDWR, 3, 8);
+	int d = OK(dup(q));
+	EQ(dup2(q, 40), 40);
+	put(q, "x", 1);
+	EQ(mq_unlink(n), 0);
+	CHILD {
+		EQ(mq_close(q), 0);
+		EQ(mq_close(d), 0);
+		EQ(mq_close(40), 0);
+	}
+	EQ(mq_close(q), 0);
+	EQ(mq_close(d), 0);
+	take(40, "x", 1);
+	EQ(mq_close(40), 0);
+}
+
+CASE("3", failed_creation_makes_no_queue)
+{
+	struct mq_attr bad = {.mq_maxmsg = 0, .mq_msgsize = 1}, good = {.mq_maxmsg = 1, .mq_msgsize = 1};
+	const char *n = qname("a");
+	FAILS(mq_open(n, O_RDWR | O_CREAT, 0600, &bad), EINVAL);
+	OK(setrlimit(RLIMIT_MSGQUEUE, &(struct rlimit){0, 0}));
+	FAILS(mq_open(n, O_RDWR | O_CREAT, 0600, &good), EMFILE);
+	fill_descriptors();
+	FAILS(mq_open(n, O_RDWR | O_CREAT, 0600, &good), EMFILE);
+}
+
+CASE("3", unlink_then_exit_ends_the_queue)
+{
+	const char *n = qname("a");
+	CHILD {
+		put(make(n, O_RDWR, 3, 8), "x", 1);
+		EQ(mq_unlink(n), 0);
+	}
+	FAILS(mq_open(n, O_RDWR), ENOENT);
+}
+
+CASE("3", unlink_then_SIGKILL_ends_the_queue)
+{
+	const char *n = qname("a");
+	pid_t p;
+	ASYNC(p) {
+		put(make(n, O_RDWR, 3, 8), "x", 1);
+		EQ(mq_unlink(n), 0);
+		raise(SIGKILL);
+	}
+	join_killed(p, SIGKILL);
+	FAILS(mq_open(n, O_RDWR), ENOENT);
+}

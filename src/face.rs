@@ -1,0 +1,1 @@
+//! The descriptor as a file.

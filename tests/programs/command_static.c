@@ -1,0 +1,5 @@
+/* cc-flags: -static */
+int main(void)
+{
+	return 0;
+}
