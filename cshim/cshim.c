@@ -410,6 +410,8 @@ int cshim_fcntl(int fd, int cmd, ...)
     return (int)finish(r);
 }
 
+extern long mqns_file(long, int, long, long, long);
+
 /* Numbers that `syscall` (src/interpose) sends here instead of to the kernel. */
 unsigned char cshim_intercepted[512] = {
     [SYS_mq_open] = 1, [SYS_mq_unlink] = 1, [SYS_mq_timedsend] = 1, [SYS_mq_timedreceive] = 1,
@@ -418,6 +420,8 @@ unsigned char cshim_intercepted[512] = {
 #ifdef SYS_dup2
     [SYS_dup2] = 1,
 #endif
+    [SYS_read] = 1, [SYS_pread64] = 1, [SYS_write] = 1, [SYS_pwrite64] = 1, [SYS_lseek] = 1, [SYS_fstat] = 1,
+    [SYS_ftruncate] = 1, [SYS_fchmod] = 1, [SYS_fchown] = 1, [SYS_fsync] = 1, [SYS_fdatasync] = 1,
 };
 
 /* syscall(2) with one of those numbers: not a cancellation point, and errno as the kernel has it. */
@@ -471,8 +475,63 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e)
             r = raw(SYS_fcntl, a, b, c, 0, 0, 0);
         break;
     default:
-        r = raw(nr, a, b, c, d, e, 0);
+        r = mqns_file(nr, (int)a, b, c, d);
+        if (r == BYPASS)
+            r = raw(nr, a, b, c, d, e, 0);
         break;
     }
     return finish(r);
+}
+
+/* ---- the descriptor as a file ------------------------------------------------------------------ */
+
+extern long mqns_reopen(int, const char *, int);
+extern long mqns_ioctl(int, unsigned long, long);
+extern void *mqns_next(int);
+
+/* open(2) takes a mode only where a file may be made. */
+#define MODE(flags)                                                                                 \
+    mode_t mode = 0;                                                                                \
+    if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE) {                                    \
+        va_list ap;                                                                                 \
+        va_start(ap, flags);                                                                        \
+        mode = va_arg(ap, mode_t);                                                                  \
+        va_end(ap);                                                                                 \
+    }
+
+/* Of a path that leads to no queue descriptor the next definition opens what it leads to. */
+#define OPEN(name, next)                                                                            \
+    int cshim_##name(const char *path, int flags, ...)                                              \
+    {                                                                                               \
+        MODE(flags)                                                                                 \
+        long r = mqns_reopen(AT_FDCWD, path, flags);                                                \
+        if (__builtin_expect(r == BYPASS, 1))                                                       \
+            return ((int (*)(const char *, int, ...))mqns_next(next))(path, flags, mode);           \
+        return (int)finish(r);                                                                      \
+    }
+#define OPENAT(name, next)                                                                          \
+    int cshim_##name(int dir, const char *path, int flags, ...)                                     \
+    {                                                                                               \
+        MODE(flags)                                                                                 \
+        long r = mqns_reopen(dir, path, flags);                                                     \
+        if (__builtin_expect(r == BYPASS, 1))                                                       \
+            return ((int (*)(int, const char *, int, ...))mqns_next(next))(dir, path, flags, mode); \
+        return (int)finish(r);                                                                      \
+    }
+OPEN(open, 0)
+OPEN(open64, 1)
+OPENAT(openat, 2)
+OPENAT(openat64, 3)
+
+/* ioctl(2): the third argument is an int, a pointer or nothing; a long holds any of them. */
+int cshim_ioctl(int fd, unsigned long request, ...)
+{
+    va_list ap;
+    va_start(ap, request);
+    long arg = va_arg(ap, long);
+    va_end(ap);
+    long r = mqns_ioctl(fd, request, arg);
+    if (__builtin_expect(r == BYPASS, 1))
+        return ((int (*)(int, unsigned long, ...))mqns_next(4))(fd, request, arg);
+    return (int)finish(r);
 }

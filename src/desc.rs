@@ -17,7 +17,6 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use crate::abi::{self, Errno, Result};
 use crate::maps::{self, Pinned};
 use crate::ns::{self, queues::Key};
-use crate::offset;
 use crate::queue::{self, notify};
 use crate::shm::Map;
 use crate::shm::layout::{F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_UNLINKED};
@@ -238,7 +237,7 @@ fn signal_to_rare(signal: i32) -> i32 {
 /// What F_GETFL shows of a queue descriptor whose FIFO says `flags`: "oflag less O_CREAT, O_EXCL,
 /// O_TRUNC, O_NOCTTY".
 pub fn visible_flags(fd: i32, flags: i32) -> i32 {
-    let kept = flags & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC);
+    let kept = flags & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC | libc::O_NOATIME);
     // SAFETY: no pointers.
     let signal = unsafe { syscall!(SYS_fcntl, fd, abi::F_GETSIG) }.unwrap_or(0) as i32;
     flags_to_mode(flags) | kept | signal_to_rare(signal)
@@ -250,7 +249,6 @@ pub fn insert(fd: i32, map: &'static Map, access: i32, nonblocking: bool) {
     let Some(entry) = make_entry(fd) else { return };
     let epoch = map.header().nonblock_epoch.load(Ordering::Acquire);
     maps::referred(map);
-    offset::opened(fd);
     let value = map as *const Map as u64
         | access as u64 & ACCESS
         | NONBLOCK_KNOWN
@@ -273,13 +271,11 @@ pub fn duplicated(from: i32, to: i32) {
     let Some(descriptor) = known(from) else {
         if let Some(entry) = entry(to) {
             replace(entry, 0);
-            offset::closed(to);
         }
         return;
     };
     if let Some(entry) = make_entry(to) {
         maps::referred(descriptor.map);
-        offset::duplicated(from, to);
         replace(entry, descriptor.entry);
     }
 }
@@ -295,7 +291,6 @@ pub fn forget(fd: i32) -> Option<Closed> {
     if value == 0 {
         return None;
     }
-    offset::closed(fd);
     // SAFETY: an entry's mapping stays as long as it is counted for the entry, which `finish` undoes.
     Some(Closed { map: unsafe { &*((value & ADDRESS) as *const Map) } })
 }

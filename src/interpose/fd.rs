@@ -96,14 +96,14 @@ pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: 
         // SAFETY: no pointers. dup2 of a descriptor to itself only checks it.
         return raw_result(unsafe { syscall!(SYS_fcntl, from, libc::F_GETFD) }.map(|_| to as usize));
     }
-    let replaced = desc::forget(to);
     // SAFETY: no pointers; what the caller replaces is the caller's.
     let result = unsafe { syscall!(SYS_dup3, from, to, flags) };
     if result.is_ok() {
+        let replaced = desc::forget(to);
         desc::duplicated(from, to);
-    }
-    if let (Some(closed), Ok(tls)) = (replaced, tls::ready()) {
-        closed.finish(tls);
+        if let (Some(closed), Ok(tls)) = (replaced, tls::ready()) {
+            closed.finish(tls);
+        }
     }
     raw_result(result)
 }
@@ -169,12 +169,16 @@ fn set_flags(descriptor: &Descriptor, wanted: i32) -> Result<()> {
     unsafe {
         let now = syscall!(SYS_fcntl, descriptor.fd, libc::F_GETFL)? as i32;
         let visible = desc::visible_flags(descriptor.fd, now);
-        if (visible ^ wanted) & libc::O_NOATIME != 0 {
-            let rare = visible & !libc::O_NOATIME | wanted & libc::O_NOATIME;
-            syscall!(SYS_fcntl, descriptor.fd, abi::F_SETSIG, desc::rare_to_signal(rare))?;
-        }
         let kept = now & (libc::O_DIRECT | libc::O_ASYNC);
-        let changed = wanted & (libc::O_NONBLOCK | libc::O_APPEND);
+        let mut changed = wanted & (libc::O_NONBLOCK | libc::O_APPEND);
+        if wanted & !visible & libc::O_NOATIME != 0 {
+            // The kernel knows who may set it: the FIFO's owner is the queue's.
+            changed |= libc::O_NOATIME;
+        } else if visible & !wanted & libc::O_NOATIME != 0 {
+            syscall!(SYS_fcntl, descriptor.fd, abi::F_SETSIG, desc::rare_to_signal(visible & !libc::O_NOATIME))?;
+        } else {
+            changed |= now & libc::O_NOATIME;
+        }
         syscall!(SYS_fcntl, descriptor.fd, libc::F_SETFL, kept | changed)?;
     }
     descriptor.nonblock_changed(wanted & libc::O_NONBLOCK != 0);

@@ -1,1 +1,509 @@
-//! The descriptor as a file: hooks.
+//! The descriptor as a file: read, lseek, fstat, chmod… of queue descriptors, and the paths in
+//! `/proc/self/fd` that lead to them.
+//!
+//! For anything else a hook costs a table look-up and goes on to the next definition, cancellation
+//! point or not (hence `C-unwind`: pthread_cancel unwinds through these frames, which hold nothing
+//! to destroy).
+//!
+//! Not here, because libc calls the kernel itself or because it is no use on a queue: stdio on such
+//! a descriptor, sendfile(2), splice(2), copy_file_range(2), extended attributes.
+
+use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
+
+use super::{BYPASS, find_next, jump, next, raw_result, ret};
+use crate::abi::{Errno, Result};
+use crate::desc;
+use crate::face::{self, From};
+use crate::sys::fault;
+use crate::syscall;
+
+jump! {
+    /// open(2).
+    open => cshim_open;
+    /// open(2) for programs with 64-bit offsets.
+    open64 => cshim_open64;
+    /// openat(2).
+    openat => cshim_openat;
+    /// openat(2) for programs with 64-bit offsets.
+    openat64 => cshim_openat64;
+    /// ioctl(2).
+    ioctl => cshim_ioctl;
+}
+
+unsafe extern "C-unwind" {
+    fn pthread_testcancel();
+}
+
+/// What the calls that may block are, even where they don't.
+fn cancellation_point() {
+    // SAFETY: no arguments; the frames above hold nothing to destroy.
+    unsafe { pthread_testcancel() }
+}
+
+/// Hooks: `fn NAME(ARGUMENTS) -> TYPE, KIND[POINT] { KEYS => |descriptor, tls| answer }`, where the
+/// answer is a `Result<usize>`. POINT is `point` for a cancellation point. Kinds and keys:
+///
+/// - `fd { N }`: N is a queue descriptor;
+/// - `path { D, P }`: path P, relative to directory D, leads to one;
+/// - `at { D, P, F }`: the same with `AT_*` flags F, with which it may be D itself;
+/// - `number { N }`: as `fd`, for functions that return the error number;
+/// - `if_fd { C, … }`, `if_path { C, … }`: as above, where C holds.
+macro_rules! hooks {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $ret:ty,
+        $kind:ident[$($point:ident)?] { $($key:tt)* })*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// The C prototype's.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[allow(unused_unsafe)]
+        pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $ret {
+            hooks!(@$kind [$($point)?] $ret, $($key)*);
+            const NAME: &core::ffi::CStr =
+                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => panic!(),
+                };
+            static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+            let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
+            if at == 0 {
+                at = find_next(NAME);
+                NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
+            }
+            // SAFETY: the symbol's prototype is this function's; the caller's contract is its.
+            unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> $ret>(at)($($arg),*) }
+        }
+    )*};
+    (@fd [$($point:ident)?] $ret:ty, $fd:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
+        if desc::is_known($fd) {
+            $(hooks!(@$point);)?
+            // SAFETY: the caller's contract; user pointers are accessed with faults caught.
+            if let Some(result) = face::with($fd, |$d, $tls| unsafe { $answer }) {
+                return ret(result) as $ret;
+            }
+        }
+    };
+    (@number [] $ret:ty, $fd:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
+        if desc::is_known($fd)
+            && let Some(result) = face::with($fd, |$d, $tls| $answer)
+        {
+            return match result {
+                Ok(_) => 0,
+                Err(Errno(errno)) => errno,
+            };
+        }
+    };
+    (@path [$($point:ident)?] $ret:ty, $dir:expr, $path:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
+        // SAFETY: a user pointer, read with faults caught.
+        if let Some(fd) = unsafe { face::descriptor_of_path($dir, $path) } {
+            hooks!(@fd [$($point)?] $ret, fd => |$d, $tls| $answer);
+        }
+    };
+    (@at [] $ret:ty, $dir:expr, $path:expr, $flags:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
+        // SAFETY: a user pointer, read with faults caught.
+        if let Some(fd) = unsafe { descriptor_at($dir, $path, $flags) } {
+            hooks!(@fd [] $ret, fd => |$d, $tls| $answer);
+        }
+    };
+    (@if_fd [$($point:ident)?] $ret:ty, $condition:expr, $($key:tt)*) => {
+        if $condition {
+            hooks!(@fd [$($point)?] $ret, $($key)*);
+        }
+    };
+    (@if_path [$($point:ident)?] $ret:ty, $condition:expr, $($key:tt)*) => {
+        if $condition {
+            hooks!(@path [$($point)?] $ret, $($key)*);
+        }
+    };
+    (@point) => { cancellation_point() };
+}
+
+const FOLLOW: c_int = 0;
+const NO_FOLLOW: c_int = libc::AT_SYMLINK_NOFOLLOW;
+
+/// The queue descriptor that `dir`, `path` and `AT_*` flags stand for.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+#[inline(always)]
+unsafe fn descriptor_at(dir: c_int, path: *const c_char, flags: c_int) -> Option<c_int> {
+    if !desc::any() {
+        return None;
+    }
+    // SAFETY: the caller's contract.
+    unsafe {
+        if flags & libc::AT_EMPTY_PATH != 0 && desc::is_known(dir) {
+            return (path.is_null() || fault::read_user(path) == Ok(0)).then_some(dir);
+        }
+        if flags & NO_FOLLOW != 0 { None } else { face::descriptor_of_path(dir, path) }
+    }
+}
+
+/// Times as the user has them; null is now.
+///
+/// # Safety
+///
+/// `times` is null or a user pointer to two of them.
+unsafe fn user_times<T: Copy>(
+    times: *const T,
+    convert: fn(T) -> Result<libc::timespec>,
+) -> Result<Option<[libc::timespec; 2]>> {
+    if times.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's contract.
+    let times = unsafe { [fault::read_user(times)?, fault::read_user(times.wrapping_add(1))?] };
+    Ok(Some([convert(times[0])?, convert(times[1])?]))
+}
+
+fn from_timeval(time: libc::timeval) -> Result<libc::timespec> {
+    if !(0..1_000_000).contains(&time.tv_usec) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(libc::timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_usec * 1000 })
+}
+
+type Stat = libc::stat;
+type Path = *const c_char;
+type Vector = *const libc::iovec;
+
+/// Whether open(2) with these flags opens what a link of `/proc/self/fd` leads to, not the link, and
+/// nothing that libc has an opinion on.
+fn is_reopening(flags: c_int) -> bool {
+    flags & (libc::O_NOFOLLOW | libc::O_CREAT) == 0
+}
+
+// fstat and its relations. `struct stat64` is `struct stat` on every 64-bit architecture; the
+// functions with a version number are those of glibc before 2.33.
+hooks! {
+    /// fstat(2).
+    fn fstat(fd: c_int, to: *mut Stat) -> c_int, fd[] { fd => |d, _| face::fstat(d, to) }
+    /// fstat(2).
+    fn fstat64(fd: c_int, to: *mut Stat) -> c_int, fd[] { fd => |d, _| face::fstat(d, to) }
+    /// fstat(2).
+    fn __fxstat(version: c_int, fd: c_int, to: *mut Stat) -> c_int, fd[] { fd => |d, _| face::fstat(d, to) }
+    /// fstat(2).
+    fn __fxstat64(version: c_int, fd: c_int, to: *mut Stat) -> c_int, fd[] { fd => |d, _| face::fstat(d, to) }
+    /// stat(2).
+    fn stat(path: Path, to: *mut Stat) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::fstat(d, to) }
+    /// stat(2).
+    fn stat64(path: Path, to: *mut Stat) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::fstat(d, to) }
+    /// stat(2).
+    fn __xstat(version: c_int, path: Path, to: *mut Stat) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::fstat(d, to) }
+    /// stat(2).
+    fn __xstat64(version: c_int, path: Path, to: *mut Stat) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::fstat(d, to) }
+    /// fstatat(2).
+    fn fstatat(dir: c_int, path: Path, to: *mut Stat, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::fstat(d, to) }
+    /// fstatat(2).
+    fn fstatat64(dir: c_int, path: Path, to: *mut Stat, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::fstat(d, to) }
+    /// fstatat(2).
+    fn __fxstatat(version: c_int, dir: c_int, path: Path, to: *mut Stat, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::fstat(d, to) }
+    /// fstatat(2).
+    fn __fxstatat64(version: c_int, dir: c_int, path: Path, to: *mut Stat, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::fstat(d, to) }
+    /// statx(2).
+    fn statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, to: *mut libc::statx) -> c_int, at[] { dir, path, flags => |d, _| face::statx(d, flags, mask, to) }
+    /// fstatfs(2).
+    fn fstatfs(fd: c_int, to: *mut libc::statfs) -> c_int, fd[] { fd => |d, _| face::fstatfs(d, to) }
+    /// fstatfs(2).
+    fn fstatfs64(fd: c_int, to: *mut libc::statfs) -> c_int, fd[] { fd => |d, _| face::fstatfs(d, to) }
+    /// fstatvfs(3).
+    fn fstatvfs(fd: c_int, to: *mut libc::statvfs) -> c_int, fd[] { fd => |d, _| face::fstatvfs(d, to) }
+    /// fstatvfs(3).
+    fn fstatvfs64(fd: c_int, to: *mut libc::statvfs) -> c_int, fd[] { fd => |d, _| face::fstatvfs(d, to) }
+}
+
+// Reading: the text.
+hooks! {
+    /// read(2).
+    fn read(fd: c_int, to: *mut u8, len: usize) -> isize, fd[point] { fd => |d, tls| face::read(d, tls, From::Here, to, len) }
+    /// read(2), fortified.
+    fn __read_chk(fd: c_int, to: *mut u8, len: usize, size: usize) -> isize, if_fd[point] { len <= size, fd => |d, tls| face::read(d, tls, From::Here, to, len) }
+    /// pread(2).
+    fn pread(fd: c_int, to: *mut u8, len: usize, at: i64) -> isize, fd[point] { fd => |d, tls| face::read(d, tls, From::Offset(at), to, len) }
+    /// pread(2).
+    fn pread64(fd: c_int, to: *mut u8, len: usize, at: i64) -> isize, fd[point] { fd => |d, tls| face::read(d, tls, From::Offset(at), to, len) }
+    /// pread(2), fortified.
+    fn __pread_chk(fd: c_int, to: *mut u8, len: usize, at: i64, size: usize) -> isize, if_fd[point] { len <= size, fd => |d, tls| face::read(d, tls, From::Offset(at), to, len) }
+    /// pread(2), fortified.
+    fn __pread64_chk(fd: c_int, to: *mut u8, len: usize, at: i64, size: usize) -> isize, if_fd[point] { len <= size, fd => |d, tls| face::read(d, tls, From::Offset(at), to, len) }
+    /// readv(2).
+    fn readv(fd: c_int, vector: Vector, count: c_int) -> isize, fd[point] { fd => |d, tls| face::readv(d, tls, From::Here, vector, count as usize) }
+    /// preadv(2).
+    fn preadv(fd: c_int, vector: Vector, count: c_int, at: i64) -> isize, fd[point] { fd => |d, tls| face::readv(d, tls, From::Offset(at), vector, count as usize) }
+    /// preadv(2).
+    fn preadv64(fd: c_int, vector: Vector, count: c_int, at: i64) -> isize, fd[point] { fd => |d, tls| face::readv(d, tls, From::Offset(at), vector, count as usize) }
+    /// preadv2(2).
+    fn preadv2(fd: c_int, vector: Vector, count: c_int, at: i64, flags: c_int) -> isize, fd[point] { fd => |d, tls| face::readv2(d, tls, at, vector, count as usize, flags) }
+    /// preadv2(2).
+    fn preadv64v2(fd: c_int, vector: Vector, count: c_int, at: i64, flags: c_int) -> isize, fd[point] { fd => |d, tls| face::readv2(d, tls, at, vector, count as usize, flags) }
+    /// lseek(2).
+    fn lseek(fd: c_int, by: i64, whence: c_int) -> i64, fd[] { fd => |d, _| face::lseek(d, by, whence) }
+    /// lseek(2).
+    fn lseek64(fd: c_int, by: i64, whence: c_int) -> i64, fd[] { fd => |d, _| face::lseek(d, by, whence) }
+}
+
+// Writing: always refused.
+hooks! {
+    /// write(2).
+    fn write(fd: c_int, from: *const c_void, len: usize) -> isize, fd[point] { fd => |d, _| face::write(d) }
+    /// pwrite(2).
+    fn pwrite(fd: c_int, from: *const c_void, len: usize, at: i64) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at) }
+    /// pwrite(2).
+    fn pwrite64(fd: c_int, from: *const c_void, len: usize, at: i64) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at) }
+    /// writev(2).
+    fn writev(fd: c_int, vector: Vector, count: c_int) -> isize, fd[point] { fd => |d, _| face::write(d) }
+    /// pwritev(2).
+    fn pwritev(fd: c_int, vector: Vector, count: c_int, at: i64) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at) }
+    /// pwritev(2).
+    fn pwritev64(fd: c_int, vector: Vector, count: c_int, at: i64) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at) }
+    /// pwritev2(2).
+    fn pwritev2(fd: c_int, vector: Vector, count: c_int, at: i64, flags: c_int) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at.max(0)) }
+    /// pwritev2(2).
+    fn pwritev64v2(fd: c_int, vector: Vector, count: c_int, at: i64, flags: c_int) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at.max(0)) }
+    /// fsync(2): no such operation on a queue.
+    fn fsync(fd: c_int) -> c_int, fd[point] { fd => |_, _| Err(Errno::EINVAL) }
+    /// fdatasync(2): no such operation on a queue.
+    fn fdatasync(fd: c_int) -> c_int, fd[point] { fd => |_, _| Err(Errno::EINVAL) }
+    /// sync_file_range(2): nothing to do.
+    fn sync_file_range(fd: c_int, at: i64, len: i64, flags: c_uint) -> c_int, fd[] { fd => |_, _| if at < 0 || len < 0 || flags & !7 != 0 { Err(Errno::EINVAL) } else { Ok(0) } }
+    /// fallocate(2).
+    fn fallocate(fd: c_int, mode: c_int, at: i64, len: i64) -> c_int, fd[point] { fd => |d, _| face::fallocate(d, mode, at, len) }
+    /// fallocate(2).
+    fn fallocate64(fd: c_int, mode: c_int, at: i64, len: i64) -> c_int, fd[point] { fd => |d, _| face::fallocate(d, mode, at, len) }
+    /// posix_fallocate(3).
+    fn posix_fallocate(fd: c_int, at: i64, len: i64) -> c_int, number[] { fd => |d, tls| face::posix_fallocate(d, tls, at, len) }
+    /// posix_fallocate(3).
+    fn posix_fallocate64(fd: c_int, at: i64, len: i64) -> c_int, number[] { fd => |d, tls| face::posix_fallocate(d, tls, at, len) }
+    /// posix_fadvise(2): taken note of.
+    fn posix_fadvise(fd: c_int, at: i64, len: i64, advice: c_int) -> c_int, number[] { fd => |_, _| if len < 0 || !(0..=5).contains(&advice) { Err(Errno::EINVAL) } else { Ok(0) } }
+    /// posix_fadvise(2): taken note of.
+    fn posix_fadvise64(fd: c_int, at: i64, len: i64, advice: c_int) -> c_int, number[] { fd => |_, _| if len < 0 || !(0..=5).contains(&advice) { Err(Errno::EINVAL) } else { Ok(0) } }
+    /// readahead(2): nothing to do.
+    fn readahead(fd: c_int, at: i64, len: usize) -> isize, fd[] { fd => |d, _| if d.may_receive() { Ok(0) } else { Err(Errno::EBADF) } }
+}
+
+// Size, mode, owner, times.
+hooks! {
+    /// ftruncate(2).
+    fn ftruncate(fd: c_int, len: i64) -> c_int, fd[] { fd => |d, _| face::truncate(d, len) }
+    /// ftruncate(2).
+    fn ftruncate64(fd: c_int, len: i64) -> c_int, fd[] { fd => |d, _| face::truncate(d, len) }
+    /// truncate(2).
+    fn truncate(path: Path, len: i64) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::set_size(d, len) }
+    /// truncate(2).
+    fn truncate64(path: Path, len: i64) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::set_size(d, len) }
+    /// fchmod(2).
+    fn fchmod(fd: c_int, mode: c_uint) -> c_int, fd[] { fd => |d, _| face::chmod(d, mode) }
+    /// chmod(2).
+    fn chmod(path: Path, mode: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chmod(d, mode) }
+    /// fchmodat(2).
+    fn fchmodat(dir: c_int, path: Path, mode: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chmod(d, mode) }
+    /// fchown(2).
+    fn fchown(fd: c_int, uid: c_uint, gid: c_uint) -> c_int, fd[] { fd => |d, _| face::chown(d, uid, gid) }
+    /// chown(2).
+    fn chown(path: Path, uid: c_uint, gid: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chown(d, uid, gid) }
+    /// fchownat(2).
+    fn fchownat(dir: c_int, path: Path, uid: c_uint, gid: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chown(d, uid, gid) }
+    /// futimens(3).
+    fn futimens(fd: c_int, times: *const libc::timespec) -> c_int, fd[] { fd => |d, _| face::set_times(d, user_times(times, Ok)?) }
+    /// utimensat(2).
+    fn utimensat(dir: c_int, path: Path, times: *const libc::timespec, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::set_times(d, user_times(times, Ok)?) }
+    /// futimes(3).
+    fn futimes(fd: c_int, times: *const libc::timeval) -> c_int, fd[] { fd => |d, _| face::set_times(d, user_times(times, from_timeval)?) }
+    /// futimesat(2): with a null path the descriptor itself.
+    fn futimesat(dir: c_int, path: Path, times: *const libc::timeval) -> c_int, at[] { dir, path, if path.is_null() { libc::AT_EMPTY_PATH } else { FOLLOW } => |d, _| face::set_times(d, user_times(times, from_timeval)?) }
+    /// access(2).
+    fn access(path: Path, mode: c_int) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::access(d, mode, 0) }
+    /// faccessat(2).
+    fn faccessat(dir: c_int, path: Path, mode: c_int, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::access(d, mode, flags & libc::AT_EACCESS) }
+}
+
+// Links and paths.
+hooks! {
+    /// readlink(2).
+    fn readlink(path: Path, to: *mut u8, len: usize) -> isize, path[] { libc::AT_FDCWD, path => |d, _| face::readlink(d, to, len) }
+    /// readlink(2), fortified.
+    fn __readlink_chk(path: Path, to: *mut u8, len: usize, size: usize) -> isize, if_path[] { len <= size, libc::AT_FDCWD, path => |d, _| face::readlink(d, to, len) }
+    /// readlinkat(2).
+    fn readlinkat(dir: c_int, path: Path, to: *mut u8, len: usize) -> isize, path[] { dir, path => |d, _| face::readlink(d, to, len) }
+    /// readlinkat(2), fortified.
+    fn __readlinkat_chk(dir: c_int, path: Path, to: *mut u8, len: usize, size: usize) -> isize, if_path[] { len <= size, dir, path => |d, _| face::readlink(d, to, len) }
+    /// open(2), fortified.
+    fn __open_2(path: Path, flags: c_int) -> c_int, if_path[point] { is_reopening(flags), libc::AT_FDCWD, path => |d, tls| face::reopen(d, tls, flags) }
+    /// open(2), fortified.
+    fn __open64_2(path: Path, flags: c_int) -> c_int, if_path[point] { is_reopening(flags), libc::AT_FDCWD, path => |d, tls| face::reopen(d, tls, flags) }
+    /// openat(2), fortified.
+    fn __openat_2(dir: c_int, path: Path, flags: c_int) -> c_int, if_path[point] { is_reopening(flags), dir, path => |d, tls| face::reopen(d, tls, flags) }
+    /// openat(2), fortified.
+    fn __openat64_2(dir: c_int, path: Path, flags: c_int) -> c_int, if_path[point] { is_reopening(flags), dir, path => |d, tls| face::reopen(d, tls, flags) }
+    /// creat(2).
+    fn creat(path: Path, mode: c_uint) -> c_int, path[point] { libc::AT_FDCWD, path => |d, tls| face::reopen(d, tls, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) }
+    /// creat(2).
+    fn creat64(path: Path, mode: c_uint) -> c_int, path[point] { libc::AT_FDCWD, path => |d, tls| face::reopen(d, tls, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) }
+}
+
+/// lockf(3): as fcntl(2) does it, within the bounds of a program's own locks.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn lockf(fd: c_int, command: c_int, len: i64) -> c_int {
+    if !desc::is_known(fd) {
+        return next!(c"lockf": extern "C-unwind" fn(c_int, c_int, i64) -> c_int)(fd, command, len);
+    }
+    let (fcntl, kind) = match command {
+        libc::F_ULOCK => (libc::F_SETLK, libc::F_UNLCK),
+        libc::F_LOCK => (libc::F_SETLKW, libc::F_WRLCK),
+        libc::F_TLOCK => (libc::F_SETLK, libc::F_WRLCK),
+        libc::F_TEST => (libc::F_GETLK, libc::F_WRLCK),
+        _ => return ret(Err(Errno::EINVAL)) as c_int,
+    };
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut lock: libc::flock = unsafe { core::mem::zeroed() };
+    lock.l_type = kind as i16;
+    // From the offset on; negative lengths go backwards, as in fcntl(2).
+    lock.l_start = face::with(fd, |d, _| Ok(face::offset(d) as usize)).map_or(0, |at| at.unwrap_or(0)) as i64;
+    lock.l_len = len;
+    let result = crate::sys::check(super::fd::mqns_fcntl(fd, fcntl, &raw mut lock as isize));
+    let is_free = lock.l_type == libc::F_UNLCK as i16 || lock.l_pid == crate::sys::getpid() as i32;
+    let taken = command == libc::F_TEST && !is_free;
+    ret(result.and(if taken { Err(Errno::EACCES) } else { Ok(0) })) as c_int
+}
+
+/// lockf(3): see [`lockf`].
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn lockf64(fd: c_int, command: c_int, len: i64) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { lockf(fd, command, len) }
+}
+
+/// mmap(2): a queue cannot be mapped, but which error says so depends on how it was opened. All
+/// else goes straight to the kernel, as libc does: looking for the next definition here could wait
+/// for the dynamic loader in the middle of an allocation.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn mmap(
+    at: *mut c_void,
+    len: usize,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: i64,
+) -> *mut c_void {
+    let check = || {
+        if desc::is_known(fd)
+            && flags & libc::MAP_ANONYMOUS == 0
+            && len != 0
+            && offset % 4096 == 0
+            && let Some(result) = face::with(fd, |d, _| face::check_mapping(d, prot, flags))
+        {
+            result?;
+        }
+        // SAFETY: the caller's contract.
+        unsafe { syscall!(SYS_mmap, at, len, prot, flags, fd, offset) }
+    };
+    ret(check()) as *mut c_void
+}
+
+/// mmap(2): see [`mmap`].
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn mmap64(
+    at: *mut c_void,
+    len: usize,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: i64,
+) -> *mut c_void {
+    // SAFETY: the caller's contract.
+    unsafe { mmap(at, len, prot, flags, fd, offset) }
+}
+
+// For cshim/: the variadic ones, and syscall(2).
+
+/// open(2) of a path that leads to a queue descriptor; BYPASS: it doesn't.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn mqns_reopen(dir: c_int, path: Path, flags: c_int) -> isize {
+    if flags & libc::O_NOFOLLOW != 0 {
+        return BYPASS;
+    }
+    // SAFETY: the caller's contract.
+    let Some(fd) = (unsafe { face::descriptor_of_path(dir, path) }) else { return BYPASS };
+    cancellation_point();
+    face::with(fd, |d, tls| face::reopen(d, tls, flags)).map_or(BYPASS, raw_result)
+}
+
+/// ioctl(2) of a queue descriptor; BYPASS: the kernel's answer is right.
+///
+/// # Safety
+///
+/// `argument` is what the request takes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_ioctl(fd: c_int, request: c_ulong, argument: usize) -> isize {
+    let Some(descriptor) = desc::known(fd) else { return BYPASS };
+    // SAFETY: the caller's contract.
+    unsafe { face::ioctl(&descriptor, request as u32, argument) }.map_or(BYPASS, raw_result)
+}
+
+/// What of syscall(2) concerns a queue descriptor; BYPASS: it is none, or the kernel is right.
+///
+/// # Safety
+///
+/// As system call `nr`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_file(nr: i64, fd: c_int, a: usize, b: usize, c: usize) -> isize {
+    if !desc::is_known(fd) {
+        return BYPASS;
+    }
+    // SAFETY: the caller's contract; user pointers are accessed with faults caught.
+    let result = face::with(fd, |d, tls| unsafe {
+        match nr {
+            libc::SYS_read => face::read(d, tls, From::Here, a as *mut u8, b),
+            libc::SYS_pread64 => face::read(d, tls, From::Offset(c as i64), a as *mut u8, b),
+            libc::SYS_write => face::write(d),
+            libc::SYS_pwrite64 => face::pwrite(d, c as i64),
+            libc::SYS_lseek => face::lseek(d, a as i64, b as i32),
+            libc::SYS_fstat => face::fstat(d, a as *mut Stat),
+            libc::SYS_ftruncate => face::truncate(d, a as i64),
+            libc::SYS_fchmod => face::chmod(d, a as u32),
+            libc::SYS_fchown => face::chown(d, a as u32, b as u32),
+            libc::SYS_fsync | libc::SYS_fdatasync => Err(Errno::EINVAL),
+            _ => Err(Errno::ENOSYS),
+        }
+    });
+    result.map_or(BYPASS, raw_result)
+}
+
+/// The next definition of a variadic function, by its number in `cshim/`.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_next(which: c_int) -> usize {
+    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    const NAMES: [&core::ffi::CStr; 5] = [c"open", c"open64", c"openat", c"openat64", c"ioctl"];
+    static NEXT: [AtomicUsize; NAMES.len()] = [const { AtomicUsize::new(0) }; NAMES.len()];
+    let slot = &NEXT[which as usize % NAMES.len()];
+    let known = slot.load(Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let found = find_next(NAMES[which as usize % NAMES.len()]);
+    slot.store(found, Relaxed);
+    found
+}

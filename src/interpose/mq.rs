@@ -249,9 +249,14 @@ pub unsafe extern "C" fn mqns_open(name: *const u8, oflag: c_int, mode: u32, att
         if raw == 0 && fault::read_user(name)? != b'/' {
             return Err(Errno::EINVAL);
         }
-        // "attr is copied first" (and only with O_CREAT).
-        let attr = if oflag & libc::O_CREAT != 0 && !attr.is_null() { Some(fault::read_user(attr)?) } else { None };
+        // "attr is copied first": by the kernel always, by libc only with O_CREAT.
+        let looked_at = oflag & libc::O_CREAT != 0 || raw != 0;
+        let attr = if looked_at && !attr.is_null() { Some(fault::read_user(attr)?) } else { None };
         let name = user_name(&mut buffer, name, raw)?;
+        if name.is_empty() {
+            // Before descriptors are looked for, be it for the namespace.
+            return Err(Errno::ENOENT);
+        }
         ns::queues::open(tls, ns::current(tls)?, name, oflag, mode, attr.as_ref()).map(|fd| fd as usize)
     };
     raw_result(open())

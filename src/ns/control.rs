@@ -27,8 +27,12 @@ pub struct Control {
     pub msgsize_default: AtomicU32,
     /// Queues that exist, unlinked but open ones included (`mq_queues_count`).
     pub queues_count: AtomicU32,
+    /// Queues without a name that were open when somebody last looked: worth another look.
+    pub nameless: AtomicU32,
+    /// Zero.
+    pub pad: AtomicU32,
 }
-const _: () = assert!(size_of::<Control>() == 32);
+const _: () = assert!(size_of::<Control>() == 40);
 
 /// One uid's account.
 #[repr(C)]
@@ -93,7 +97,7 @@ pub fn random() -> u64 {
 
 /// Maps a small file for good.
 fn map(path: &Path, len: usize, magic: u64) -> Result<*const AtomicU64> {
-    let file = path.open(libc::O_RDWR | libc::O_NOFOLLOW, 0)?;
+    let file = path.open_own(libc::O_RDWR | libc::O_NOFOLLOW)?;
     if (file.stat()?.st_size as u64) < len as u64 {
         return Err(Errno::EIO);
     }

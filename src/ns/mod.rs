@@ -7,8 +7,10 @@
 //!     control                   limits, number of queues ([`control::Control`])
 //!     sb/                       the superblock directory: a file per name
 //!     q/                        hidden: per queue, by the inode of its file
-//!       1f.s  1f.p              segment, FIFO; the FIFO is 1f.d once the name is gone
+//!       1f.k                    its key
 //!       1f.x                    the queue's file once the name is gone
+//!       x/KEY.s  x/KEY.p        segment and FIFO; the FIFO is KEY.d once the name is gone
+//!       f/1f.UID.BYTES          a second link to that FIFO then: what is charged until it is unused
 //! ```
 
 pub mod control;
@@ -214,6 +216,8 @@ fn make_namespace(dir: &Path) -> Result<()> {
     dir.make_dir(dir_mode)?;
     Path::new(&[bytes, b"/sb"])?.make_dir(0o1777)?;
     Path::new(&[bytes, b"/q"])?.make_dir(open_mode)?;
+    // What is charged for queues without a name: whoever finds one unused may take it off.
+    Path::new(&[bytes, b"/q/f"])?.make_dir(open_mode & 0o777)?;
     // Nobody may list the keys.
     Path::new(&[bytes, b"/q/x"])?.make_dir(open_mode & !0o044)?;
     let file_mode = if everybody { 0o666 } else { 0o600 };

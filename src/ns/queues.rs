@@ -48,7 +48,7 @@ pub fn keyed(place: &Place, key: Key, kind: &[u8]) -> Result<Path> {
 ///
 /// ENOENT: no such queue. EACCES: not for this user.
 fn read_key(place: &Place, ino: u64) -> Result<Key> {
-    let file = hidden(place, ino, b".k")?.open(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+    let file = hidden(place, ino, b".k")?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK)?;
     let mut key = Key([0; 2]);
     // SAFETY: 16 bytes to a local.
     let got = unsafe { syscall!(SYS_pread64, file.0, key.0.as_mut_ptr(), 16, 0)? };
@@ -127,7 +127,7 @@ pub fn open(
                 }
                 if oflag & libc::O_PATH != 0 {
                     drop(file);
-                    return Ok(path.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?.release());
+                    return Ok(path.open(libc::O_PATH, 0)?.release());
                 }
                 let st = file.stat()?;
                 drop(file);
@@ -213,7 +213,7 @@ pub fn map_queue(tls: &'static Tls, place: &'static Place, ino: u64) -> Result<P
 ///
 /// As [`map_queue`].
 pub fn map_key(tls: &'static Tls, place: &'static Place, key: Key) -> Result<Pinned> {
-    let file = keyed(place, key, b".s")?.open(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+    let file = keyed(place, key, b".s")?.open_own(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK)?;
     let st = file.stat()?;
     if st.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(Errno::EIO);
@@ -274,6 +274,9 @@ fn create_queue(
     mode: u32,
     attr: Option<&MqAttr>,
 ) -> Result<i32> {
+    if place.control().nameless.load(Relaxed) != 0 {
+        collect(tls, place);
+    }
     // SAFETY: no pointers.
     let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
     let (maxmsg, msgsize) = admit(tls, place, uid, attr)?;
@@ -329,7 +332,6 @@ fn create_queue(
     h.ino.store(map.ino, Relaxed);
     h.fifo_ino.store(map.fifo_ino, Relaxed);
     h.owner_uid.store(uid, Relaxed);
-    h.charged.store(1, Relaxed);
     h.pid_ns.store(crate::sys::pid_namespace(), Relaxed);
     let now = queue::coarse_seconds();
     for stamp in [&h.created_sec, &h.used_sec, &h.touched_sec] {
@@ -350,7 +352,7 @@ fn create_queue(
     }
     if oflag & libc::O_PATH != 0 {
         drop(fd);
-        return Ok(path.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?.release());
+        return Ok(path.open(libc::O_PATH, 0)?.release());
     }
     if always_polled() {
         queue::poll::watch(&map, tls, fd.0, true)?;
@@ -495,24 +497,49 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     }
     let ino = aside.stat()?.st_ino;
     aside.rename(&hidden(place, ino, b".x")?, true)?;
-    let key = match read_key(place, ino) {
-        Ok(key) => key,
-        // Damaged, or not a queue: nothing but files to take away.
-        Err(_) => {
-            remove_files(place, ino, None);
-            return Ok(());
-        }
-    };
-    let _ = keyed(place, key, b".p")?.rename(&keyed(place, key, b".d")?, true);
     match map_queue(tls, place, ino) {
         Ok(map) => {
-            map.header().flags.fetch_or(F_UNLINKED, AcqRel);
+            nameless(place, &map)?;
             destroy_if_unused(tls, &map);
             maps::tidy(tls, map);
         }
-        Err(_) => remove_files(place, ino, Some(key)),
+        // Not a queue, or a damaged one: nothing but files to take away.
+        Err(Errno::ENOENT | Errno::EIO) => remove_files(place, ino, read_key(place, ino).ok()),
+        // Somebody else's, unlinked by the owner of the directory: `collect` does the rest.
+        Err(_) => {}
     }
     Ok(())
+}
+
+/// The link that stands for what is charged for a queue without a name.
+fn charge_link(place: &Place, map: &Map) -> Result<Path> {
+    let mut path = Path::new(&[place.dir(), b"/q/f/"])?;
+    path.push_hex(map.ino)?;
+    path.push(b".")?;
+    path.push_decimal(map.header().owner_uid.load(Relaxed) as u64)?;
+    path.push(b".")?;
+    path.push_decimal(msgqueue_cost(map.maxmsg, map.msgsize))?;
+    Ok(path)
+}
+
+/// The name of a queue is gone: its FIFO must follow. May be repeated.
+fn nameless(place: &Place, map: &Map) -> Result<()> {
+    let fifo = keyed(place, map.key, b".d")?;
+    let _ = keyed(place, map.key, b".p")?.rename(&fifo, true);
+    if fifo.link(&charge_link(place, map)?).is_ok() {
+        place.control().nameless.fetch_add(1, AcqRel);
+    }
+    map.header().flags.fetch_or(F_UNLINKED, AcqRel);
+    Ok(())
+}
+
+/// Takes back what is charged, if nobody has yet.
+fn uncharge(place: &Place, link: &Path, uid: u32, cost: u64) {
+    if link.unlink().is_ok() {
+        place.accounts().discharge(uid, cost);
+        count_down(place);
+        let _ = place.control().nameless.fetch_update(AcqRel, Acquire, |n| Some(n.saturating_sub(1)));
+    }
 }
 
 fn remove_files(place: &Place, ino: u64, key: Option<Key>) {
@@ -526,10 +553,10 @@ fn remove_files(place: &Place, ino: u64, key: Option<Key>) {
     }
 }
 
-/// Whether any process has the queue open (its name is gone, so nobody can open it any more).
-fn is_open(place: &Place, key: Key) -> bool {
-    let Ok(fifo) = keyed(place, key, b".d") else { return true };
-    match fifo.open(libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW, 0) {
+/// Whether any process has a FIFO open whose queue's name is gone, so that nobody can open it any
+/// more.
+fn is_open(fifo: &Path) -> bool {
+    match fifo.open_own(libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW) {
         Err(Errno::ENXIO | Errno::ENOENT) => false,
         // Open, or not to be found out now: `collect` will.
         _ => true,
@@ -542,15 +569,14 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     let Ok(place) = Place::of(map.place.load(Relaxed)) else { return };
     // Not by asking where this process has it open itself: closing what was opened to ask would
     // end its notification.
-    if map.fds.load(Acquire) != 0 || is_open(place, map.key) {
+    let Ok(fifo) = keyed(place, map.key, b".d") else { return };
+    if map.fds.load(Acquire) != 0 || is_open(&fifo) {
         return;
     }
     let h = map.header();
     h.flags.fetch_or(F_DEAD, AcqRel);
-    if h.charged.swap(0, AcqRel) == 1 {
-        let cost = msgqueue_cost(map.maxmsg, map.msgsize);
-        place.accounts().discharge(h.owner_uid.load(Relaxed), cost);
-        count_down(place);
+    if let Ok(link) = charge_link(place, map) {
+        uncharge(place, &link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
     }
     // Of another user the files stay for its owner's `collect`; the memory goes now, but for the
     // page that says that the queue is dead.
@@ -558,39 +584,56 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     remove_files(place, map.ino, Some(map.key));
 }
 
-/// Takes away the queues of a namespace whose name is gone and that nobody has open: what a killed
-/// process has left. Returns how many.
+/// Takes away the queues of a namespace whose name is gone and that nobody has open: what processes
+/// have left that were killed, or that exited without closing. Another user's are only taken off the
+/// accounts. Returns how many.
 #[cold]
 pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
-    let Ok(dir) = Path::new(&[place.dir(), b"/q"]).and_then(|p| p.open(libc::O_RDONLY | libc::O_DIRECTORY, 0)) else {
-        return 0;
-    };
     let mut removed = 0;
-    crate::sys::path::each_entry(&dir, |name| {
-        let Some(at) = name.iter().position(|&b| b == b'.') else { return };
-        let (hex, kind) = name.split_at(at);
-        if kind != b".x" {
+    // What an unlinker that was killed has left half done.
+    each(place, b"/q", |name| {
+        let Some(ino) = name.strip_suffix(b".x").and_then(hex) else { return };
+        if let Ok(map) = map_queue(tls, place, ino) {
+            if map.header().flags.load(Acquire) & F_UNLINKED == 0 {
+                let _ = nameless(place, &map);
+            }
+            destroy_if_unused(tls, &map);
+            maps::tidy(tls, map);
+        }
+    });
+    let mut left = 0;
+    each(place, b"/q/f", |name| {
+        let mut parts = name.split(|&b| b == b'.');
+        let (Some(ino), Some(uid), Some(cost)) =
+            (parts.next().and_then(hex), parts.next().and_then(decimal), parts.next().and_then(decimal))
+        else {
+            return;
+        };
+        let Ok(link) = Path::new(&[place.dir(), b"/q/f/", name]) else { return };
+        // Ours are not asked about: see `destroy_if_unused`.
+        let held = maps::find(tls, place, ino).is_some_and(|map| map.fds.load(Acquire) != 0);
+        if held || is_open(&link) {
+            left += 1;
             return;
         }
-        let Some(ino) = core::str::from_utf8(hex).ok().and_then(|h| u64::from_str_radix(h, 16).ok()) else { return };
-        let Ok(key) = read_key(place, ino) else { return };
-        // The unlinker may have been killed between its two renames.
-        if let (Ok(open), Ok(closed)) = (keyed(place, key, b".p"), keyed(place, key, b".d")) {
-            let _ = open.rename(&closed, true);
-        }
-        match map_queue(tls, place, ino) {
-            Ok(map) => {
-                destroy_if_unused(tls, &map);
-                let dead = map.header().flags.load(Acquire) & F_DEAD != 0;
-                maps::tidy(tls, map);
-                if !dead {
-                    return;
-                }
-            }
-            Err(_) if is_open(place, key) => return,
-            Err(_) => remove_files(place, ino, Some(key)),
-        }
+        uncharge(place, &link, uid as u32, cost);
         removed += 1;
     });
+    place.control().nameless.store(left, Relaxed);
     removed
+}
+
+fn each(place: &Place, dir: &[u8], see: impl FnMut(&[u8])) {
+    let dir = Path::new(&[place.dir(), dir]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY));
+    if let Ok(dir) = dir {
+        crate::sys::path::each_entry(&dir, see);
+    }
+}
+
+fn hex(digits: &[u8]) -> Option<u64> {
+    core::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok())
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    core::str::from_utf8(digits).ok().and_then(|text| text.parse().ok())
 }

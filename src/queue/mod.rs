@@ -180,7 +180,11 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
     h.used_sec.store(coarse_seconds(), Relaxed);
     let mut after = After::default();
     if h.receivers.head.load(Relaxed) != NONE {
-        // "A receiver that waits gets the message, no notification" (mq_notify(3)).
+        // "A receiver that waits gets the message, no notification" (mq_notify(3)). Numbered all the
+        // same, for it may come back.
+        let seq = h.seq.load(Relaxed).wrapping_add(1);
+        h.seq.store(seq, Relaxed);
+        slot.seq.store(seq, Relaxed);
         if let Some(wake) = wait::hand_over(section, index, slot)? {
             after.wake = Some(wake);
             return Ok(after);

@@ -13,7 +13,8 @@
 //! | receiving, before the slot is FREE or TAKEN | READY, ring stale | still in the queue |
 //! | receiving, after | FREE or TAKEN | received |
 //! | letting a sender in, word 0, slot FILLING | | the sender was told: its message is linked now |
-//! | joining or leaving a line | record not in its line | by its state: in line, or free |
+//! | joining or leaving a line | record not in its line | by its state: in line, or free; the dead one's own is free |
+//! | taking back from a stopped waiter | waiter SERVED, word 0, slot not TAKEN | not sent; the waiter tries again |
 //!
 //! [`sweep`] also takes back what died outside the lock: messages being copied, waiters served but
 //! never heard of again.
@@ -21,12 +22,12 @@
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::store::{give_back, link_in_ring};
-use super::wait::{free_waiter, join_line};
+use super::wait::{free_waiter, join_line, leave_line, line_of};
 use super::Section;
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS,
+    F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::is_gone;
 use crate::sys::futex;
@@ -61,9 +62,13 @@ fn rebuild(section: &Section<'_>) -> Result<()> {
     // one: its wait word tells whether it did.
     for index in 0..waiter_high {
         let w = map.waiter(index)?;
-        if w.state.load(Relaxed) == W_SERVED && w.word.load(Relaxed) != 0 {
+        if w.state.load(Relaxed) != W_SERVED {
+            continue;
+        }
+        let receiver = w.kind.load(Relaxed) == 0;
+        if w.word.load(Relaxed) != 0 {
             w.state.store(W_QUEUED, Relaxed);
-            if w.kind.load(Relaxed) == 0 {
+            if receiver {
                 let given = w.slot.swap(NONE, Relaxed);
                 if let Ok(slot) = map.slot(given)
                     && slot.state.load(Relaxed) == TAKEN
@@ -71,6 +76,11 @@ fn rebuild(section: &Section<'_>) -> Result<()> {
                     slot.state.store(FREE, Relaxed);
                 }
             }
+        } else if receiver && !map.slot(w.slot.load(Relaxed)).is_ok_and(|slot| slot.state.load(Relaxed) == TAKEN) {
+            w.slot.store(NONE, Relaxed);
+            w.word.store(w.tid.load(Relaxed), Relaxed);
+            w.state.store(W_OUT, Relaxed);
+            futex::wake(&w.word, 1);
         }
     }
 
@@ -117,8 +127,15 @@ fn rebuild(section: &Section<'_>) -> Result<()> {
     let mut queued = 0;
     for index in (0..waiter_high).rev() {
         let w = map.waiter(index)?;
-        let dead = w.word.load(Relaxed) & TID_MASK == 0;
+        let word = w.word.load(Relaxed);
+        // The dead owner may have been a waiter on its way in or out.
+        let dead = w.state.load(Relaxed) != W_FREE && waiter_is_dead(w, foreign);
         match w.state.load(Relaxed) {
+            W_QUEUED if !dead && foreign && word & WORD_UNARMED != 0 => {
+                // It or another one: the living try again.
+                w.word.store(word & TID_MASK, Relaxed);
+                w.state.store(W_OUT, Relaxed);
+            }
             W_QUEUED if !dead => {
                 order.set(queued, w.ticket.load(Relaxed), index);
                 queued += 1;
@@ -132,9 +149,13 @@ fn rebuild(section: &Section<'_>) -> Result<()> {
                     // Told that its message is in the queue: now it is.
                     super::store::link(map, w.slot.load(Relaxed), slot)?;
                 }
-                futex::wake(&w.word, 1);
+                if dead {
+                    free_waiter(map, index, w);
+                } else {
+                    futex::wake(&w.word, 1);
+                }
             }
-            W_OUT if !is_dead(w.tid.load(Relaxed), foreign) => {}
+            W_OUT if !dead => {}
             state => {
                 if state == W_QUEUED || state == W_OUT {
                     free_staged(map, w);
@@ -155,7 +176,7 @@ fn rebuild(section: &Section<'_>) -> Result<()> {
     Ok(())
 }
 
-fn free_staged(map: &Map, w: &crate::shm::layout::Waiter) {
+fn free_staged(map: &Map, w: &Waiter) {
     if w.kind.load(Relaxed) == 1 {
         let index = w.slot.load(Relaxed);
         if let Ok(slot) = map.slot(index)
@@ -172,6 +193,12 @@ fn is_dead(holder: u32, foreign: bool) -> bool {
     holder & TID_MASK == 0 || (!foreign && is_gone(holder & TID_MASK))
 }
 
+/// The same for a waiter: its wait word may have the kernel's mark.
+fn waiter_is_dead(w: &Waiter, foreign: bool) -> bool {
+    let word = w.word.load(Relaxed);
+    (word & TID_MASK == 0 && word != 0) || is_dead(w.tid.load(Relaxed), foreign)
+}
+
 /// Takes back slots and waiter records whose threads have died outside the lock; returns how many.
 /// The lock is held. Called when something runs out.
 ///
@@ -186,8 +213,15 @@ pub(super) fn sweep(section: &Section<'_>) -> Result<u32> {
     let mut freed = 0;
     for index in 0..h.waiter_high.load(Relaxed).min(WAITERS) {
         let w = map.waiter(index)?;
-        if matches!(w.state.load(Relaxed), W_SERVED | W_OUT) && is_dead(w.tid.load(Relaxed), foreign) {
-            // A sender's staged slot and a receiver's taken one are found below by their holder.
+        let state = w.state.load(Relaxed);
+        if matches!(state, W_QUEUED | W_SERVED | W_OUT) && waiter_is_dead(w, foreign) {
+            if state == W_QUEUED {
+                leave_line(map, line_of(map, w), w)?;
+            }
+            // A served receiver's slot is found below by its holder.
+            if state != W_SERVED {
+                free_staged(map, w);
+            }
             free_waiter(map, index, w);
             freed += 1;
         }
@@ -196,23 +230,12 @@ pub(super) fn sweep(section: &Section<'_>) -> Result<u32> {
         let slot = map.slot(index)?;
         if matches!(slot.state.load(Relaxed), FILLING | TAKEN)
             && is_dead(slot.holder.load(Relaxed), foreign)
-            && !staged_in_line(map, index)
         {
             give_back(map, index, slot);
             freed += 1;
         }
     }
     Ok(freed)
-}
-
-/// Whether a waiter in line still refers to a slot (it is dead then, and whoever meets it there
-/// frees both).
-fn staged_in_line(map: &Map, slot: u32) -> bool {
-    (0..map.header().waiter_high.load(Relaxed).min(WAITERS)).any(|index| {
-        map.waiter(index).is_ok_and(|w| {
-            !matches!(w.state.load(Relaxed), W_FREE) && w.slot.load(Relaxed) == slot && w.kind.load(Relaxed) == 1
-        })
-    })
 }
 
 /// Room to sort in, taken from the kernel: repair may run anywhere, so it does not allocate.

@@ -601,11 +601,15 @@ impl Act {
         }
     }
 
-    /// Does it; allocates nothing. Returns the message's id where one was received.
-    fn run(self, map: &Map, tls: &Tls, bytes: &mut [u8], len: usize) -> Result<Option<u64>> {
+    /// Fills the buffer with what is to be sent.
+    fn prepare(self, bytes: &mut [u8], len: usize) {
         if let Some(id) = self.sends() {
             fill(bytes, id, len);
         }
+    }
+
+    /// Does it; allocates nothing. Returns the message's id where one was received.
+    fn run(self, map: &Map, tls: &Tls, bytes: &mut [u8], len: usize) -> Result<Option<u64>> {
         let ptr = bytes.as_mut_ptr();
         let buffer = Buffer { data: ptr, priority: core::ptr::null_mut() };
         let got = |n: usize, bytes: &[u8]| {
@@ -817,6 +821,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
             Process::fork(|| {
                 let tls = tls::ready().unwrap();
                 let mut bytes = [0u8; 1 << 14];
+                act.prepare(&mut bytes, len);
                 match act.run(map, tls, &mut bytes, len) {
                     Ok(id) => results[i].store(id.unwrap_or(0) as u32 + 1, SeqCst),
                     Err(errno) => results[i].store(1 << 31 | errno.0 as u32, SeqCst),
@@ -837,6 +842,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
         std::thread::spawn(move || {
             let tls = tls::ready().unwrap();
             let mut bytes = vec![0; 1 << 14];
+            act.prepare(&mut bytes, len);
             // SAFETY: the mapping stays until every peer has answered (or the test has failed).
             let map = unsafe { &*(map_address as *const Map) };
             let _ = tell.send(act.run(map, tls, &mut bytes, len));
@@ -860,6 +866,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
     let victim = Process::fork(|| {
         let tls = tls::ready().unwrap();
         let mut bytes = [0u8; 1 << 14];
+        scenario.victim.prepare(&mut bytes, len);
         // SAFETY: no memory is passed.
         unsafe {
             libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
@@ -1097,7 +1104,7 @@ fn every_instruction(scenario: Scenario) {
     while !die_after(&scenario, steps, &mut report) {
         runs += 1;
         steps += every;
-        if report.len() > 4000 {
+        if report.len() > 150 {
             break;
         }
     }

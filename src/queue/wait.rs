@@ -8,9 +8,10 @@
 //! * While it waits, a sleeper's `list_op_pending` points at its own wait word, which holds its
 //!   thread id; the kernel takes the id out if the thread dies. Serving is a compare-exchange on
 //!   that word, so the dead are never served.
-//! * A sleeper that was stopped (SIGSTOP), or died in the gap before its pending pointer was set,
-//!   is found out when the wake finds nobody asleep: it is then taken out of the line and its
-//!   message goes elsewhere.
+//! * While that pointer has to be elsewhere (at the lock, on the way in and out) the word says so, and
+//!   whoever meets the sleeper in line sends it out of it, to try again.
+//! * A sleeper that was stopped (SIGSTOP) is found out when the wake finds nobody asleep: it is then
+//!   taken out of the line and its message goes elsewhere.
 //! * A signal handler first takes its thread out of the line ([`handler_begins`]); when the call is
 //!   restarted it goes to the end, as in the kernel.
 
@@ -22,9 +23,10 @@ use super::{After, Buffer, COPY_LOCKED, Section, commit_send, deliver_taken, ent
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_MIXED_PIDS, F_POLLED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED,
-    WORD_ASLEEP, Waiter,
+    F_MIXED_PIDS, F_NOTIFY, F_POLLED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED,
+    WORD_ASLEEP, WORD_UNARMED, Waiter,
 };
+use crate::shm::lock::task_state;
 use crate::sys::futex::{self, Timespec};
 use crate::sys::tls::Tls;
 use crate::syscall;
@@ -95,7 +97,7 @@ impl Wake<'_> {
             return;
         }
         let stopped = match task_state(self.tid) {
-            None => false,
+            None | Some(b'Z' | b'X' | b'x') => false,
             Some(b'T' | b't') => true,
             Some(_) => return,
         };
@@ -114,7 +116,10 @@ impl Wake<'_> {
             } else if stopped {
                 return;
             }
-        } else if stopped {
+        } else {
+            // Ours again: if we die in here, so does the message, which is not sent yet.
+            slot.holder.store(tls.tid.load(Relaxed), Relaxed);
+            slot.state.store(FILLING, Release);
             w.slot.store(NONE, Relaxed);
             w.state.store(W_OUT, Relaxed);
         }
@@ -131,48 +136,16 @@ impl Wake<'_> {
             if map.header().flags.load(Relaxed) & F_POLLED != 0 {
                 poll::sync(&section, fd, true);
             }
-        } else if let Ok(done) = commit_send(&section, fd, index, slot) {
-            after = done;
+        } else {
+            // As old as it was: others may have been queued meanwhile.
+            let _ = put_back(&section, fd, index, slot, &mut after);
         }
         section.finish(after, fd);
     }
 }
 
-/// The state letter of a task as in proc(5), or `None` if there is no such task.
-fn task_state(tid: u32) -> Option<u8> {
-    if crate::shm::lock::is_gone(tid) {
-        return None;
-    }
-    let mut path = [0u8; 32];
-    let mut at = 0;
-    for &b in b"/proc/" {
-        path[at] = b;
-        at += 1;
-    }
-    at += crate::sys::write_decimal(&mut path[at..], tid as u64);
-    for &b in b"/stat\0" {
-        path[at] = b;
-        at += 1;
-    }
-    let mut text = [0u8; 256];
-    // SAFETY: the path is NUL-terminated, the buffer as long as said.
-    let got = unsafe {
-        let fd = match syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) {
-            Ok(fd) => fd,
-            // No proc file system, or no descriptor left: nothing known, so nothing is undone.
-            Err(_) => return Some(b'?'),
-        };
-        let got = syscall!(SYS_read, fd, text.as_mut_ptr(), text.len());
-        let _ = syscall!(SYS_close, fd);
-        got.unwrap_or(0)
-    };
-    // "pid (comm) S …": comm may contain anything, so look for the last parenthesis.
-    let close = text[..got].iter().rposition(|&b| b == b')')?;
-    Some(text.get(close + 2).copied().unwrap_or(b'?'))
-}
-
 /// Takes a waiter out of the line.
-fn leave_line(map: &Map, line: &Line, w: &Waiter) -> Result<()> {
+pub(super) fn leave_line(map: &Map, line: &Line, w: &Waiter) -> Result<()> {
     let (prev, next) = (w.prev.load(Relaxed), w.next.load(Relaxed));
     if prev == NONE { &line.head } else { &map.waiter(prev)?.next }.store(next, Relaxed);
     if next == NONE { &line.tail } else { &map.waiter(next)?.prev }.store(prev, Relaxed);
@@ -210,7 +183,7 @@ pub(super) fn free_waiter(map: &Map, index: u32, w: &Waiter) {
     h.waiter_free.store(index, Relaxed);
 }
 
-fn line_of<'a>(map: &'a Map, w: &Waiter) -> &'a Line {
+pub(super) fn line_of<'a>(map: &'a Map, w: &Waiter) -> &'a Line {
     let h = map.header();
     if w.kind.load(Relaxed) == 1 { &h.senders } else { &h.receivers }
 }
@@ -218,7 +191,7 @@ fn line_of<'a>(map: &'a Map, w: &Waiter) -> &'a Line {
 /// Takes the first living waiter of a line out of it and marks it served with `slot`.
 fn serve_first<'a>(section: &Section<'a>, line: &Line, slot: Option<u32>) -> Result<Option<(u32, &'a Waiter, Wake<'a>)>> {
     let map = section.map;
-    loop {
+    'line: loop {
         let index = line.head.load(Relaxed);
         if index == NONE {
             return Ok(None);
@@ -235,9 +208,26 @@ fn serve_first<'a>(section: &Section<'a>, line: &Line, slot: Option<u32>) -> Res
         let ticket = w.ticket.load(Relaxed);
         let mut seen = w.word.load(Relaxed);
         while seen & TID_MASK != 0 {
-            match w.word.compare_exchange(seen, 0, AcqRel, Relaxed) {
+            let tid = seen & TID_MASK;
+            // One that is on its way into its sleep, or out of it, could die with what it is given:
+            // it finds itself out of the line, and makes its call anew.
+            let unarmed = seen & WORD_UNARMED != 0;
+            if let Some(slot) = slot
+                && !unarmed
+            {
+                // Before the commit, by which the message is its own.
+                map.slot(slot)?.holder.store(tid, Relaxed);
+            }
+            match w.word.compare_exchange(seen, if unarmed { tid } else { 0 }, AcqRel, Relaxed) {
+                Ok(_) if unarmed => {
+                    if slot.is_some() {
+                        w.slot.store(NONE, Relaxed);
+                    }
+                    w.state.store(W_OUT, Relaxed);
+                    continue 'line;
+                }
                 Ok(_) => {
-                    let (tid, asleep) = (seen & TID_MASK, seen & WORD_ASLEEP != 0);
+                    let asleep = seen & WORD_ASLEEP != 0;
                     let wake = Wake { waiter: w, index, ticket, seq: 0, tid, asleep };
                     return Ok(Some((index, w, wake)));
                 }
@@ -257,17 +247,38 @@ fn serve_first<'a>(section: &Section<'a>, line: &Line, slot: Option<u32>) -> Res
     }
 }
 
+/// What was given to a receiver that will not take it goes to the next in line, or to its place in
+/// the queue.
+fn put_back<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &Slot, after: &mut After<'a>) -> Result<()> {
+    let map = section.map;
+    let h = map.header();
+    if h.receivers.head.load(Relaxed) != NONE {
+        after.wake = hand_over(section, index, slot)?;
+        if after.wake.is_some() {
+            return Ok(());
+        }
+    }
+    let was_empty = h.curmsgs.load(Relaxed) == 0;
+    restore(map, index, slot)?;
+    let flags = h.flags.load(Relaxed);
+    if was_empty && flags & F_NOTIFY != 0 {
+        after.fire = super::notify::take(section);
+    }
+    if flags & F_POLLED != 0 {
+        poll::sync(section, fd, true);
+    }
+    Ok(())
+}
+
 /// Gives a filled slot to the first sleeping receiver, if one is alive.
 #[cold]
 #[inline(never)]
 pub(super) fn hand_over<'a>(section: &Section<'a>, index: u32, slot: &Slot) -> Result<Option<Wake<'a>>> {
     slot.state.store(TAKEN, Release);
     match serve_first(section, &section.map.header().receivers, Some(index))? {
-        Some((_, _, wake)) => {
-            slot.holder.store(wake.tid, Relaxed);
-            Ok(Some(wake))
-        }
+        Some((_, _, wake)) => Ok(Some(wake)),
         None => {
+            slot.holder.store(section.tls.tid.load(Relaxed), Relaxed);
             slot.state.store(FILLING, Release);
             Ok(None)
         }
@@ -321,6 +332,9 @@ fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Resu
     if head == NONE && h.waiter_high.load(Relaxed) >= crate::shm::layout::WAITERS {
         super::repair::sweep(section)?;
         head = h.waiter_free.load(Relaxed);
+        if head == NONE {
+            return Err(Errno::ENOMEM);
+        }
     }
     let index = if head != NONE {
         h.waiter_free.store(map.waiter(head)?.next.load(Relaxed), Relaxed);
@@ -340,7 +354,7 @@ fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Resu
     w.slot.store(slot, Relaxed);
     w.rank.store(rank, Relaxed);
     w.tid.store(tid, Relaxed);
-    w.word.store(tid, Relaxed);
+    w.word.store(tid | WORD_UNARMED, Relaxed);
     join_line(map, line_of(map, w), index, w)?;
     wait.map = map;
     wait.waiter = index;
@@ -352,8 +366,8 @@ fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Resu
     Ok(())
 }
 
-/// After the unlock: a death from here on is announced in the wait word. (Before, it is found out
-/// by whoever serves us in vain.) Spins where that pays, then says that it sleeps.
+/// After the unlock: a death from here on is announced in the wait word. (Before, nobody serves us.)
+/// Spins where that pays, then says that it sleeps.
 fn prepare_sleep(map: &Map, tls: &Tls, wait: &mut Wait) -> Result<()> {
     let w = map.waiter(wait.waiter)?;
     let robust = tls.robust();
@@ -368,7 +382,16 @@ fn announce_sleep(w: &Waiter, tls: &Tls, wait: &mut Wait) {
     let tid = tls.tid.load(Relaxed);
     wait.expected = tid | WORD_ASLEEP;
     // Fails if we were served or taken out of the line meanwhile; the sleep then ends at once.
-    let _ = w.word.compare_exchange(tid, tid | WORD_ASLEEP, AcqRel, Relaxed);
+    let _ = w.word.compare_exchange(tid | WORD_UNARMED, tid | WORD_ASLEEP, AcqRel, Relaxed);
+}
+
+/// Before a sleeper's thread takes the queue's lock, for which its pending pointer leaves the wait
+/// word: it is not to be served until it sleeps again.
+fn disarm(map: &Map, tls: &Tls, wait: &Wait) {
+    if let Ok(w) = map.waiter(wait.waiter) {
+        let tid = tls.tid.load(Relaxed);
+        let _ = w.word.compare_exchange(tid | WORD_ASLEEP, tid | WORD_UNARMED, AcqRel, Relaxed);
+    }
 }
 
 /// Sends, or joins the line of senders. As [`super::try_send`], which found the queue full.
@@ -443,6 +466,7 @@ pub unsafe fn receive_or_wait(map: &Map, tls: &Tls, fd: i32, buffer: Buffer, wai
 pub unsafe fn resume(tls: &Tls, wait: &mut Wait, slept: i32) -> Result<Step> {
     // SAFETY: `map` is pinned while the call is blocked.
     let map = unsafe { &*wait.map };
+    disarm(map, tls, wait);
     let section = match enter(map, tls) {
         Ok(section) => section,
         Err(errno) => {
@@ -545,7 +569,7 @@ unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u
         // SAFETY: the caller's contract.
         return unsafe { receive_first(section, wait.fd, wait.buffer) }.map(Step::Done);
     }
-    w.word.store(tls.tid.load(Relaxed), Relaxed);
+    w.word.store(tls.tid.load(Relaxed) | WORD_UNARMED, Relaxed);
     join_line(map, line_of(map, w), wait.waiter, w)?;
     drop(section);
     announce_sleep(w, tls, wait);
@@ -586,6 +610,7 @@ pub fn nonblocking_set(map: &Map, tls: &Tls) {
 pub unsafe fn cancel(tls: &Tls, wait: &mut Wait) {
     // SAFETY: `map` is pinned while the call is blocked.
     let map = unsafe { &*wait.map };
+    disarm(map, tls, wait);
     if let Ok(section) = enter(map, tls) {
         let mut after = After::default();
         let _ = cancel_locked(&section, wait, &mut after);
@@ -604,18 +629,7 @@ fn cancel_locked<'a>(section: &Section<'a>, wait: &Wait, after: &mut After<'a>) 
     }
     free_waiter(map, wait.waiter, w);
     match (state, wait.sender) {
-        (W_SERVED, 0) => {
-            let slot = map.slot(index)?;
-            if map.header().receivers.head.load(Relaxed) != NONE {
-                after.wake = hand_over(section, index, slot)?;
-            }
-            if after.wake.is_none() {
-                restore(map, index, slot)?;
-                if map.header().flags.load(Relaxed) & F_POLLED != 0 {
-                    poll::sync(section, wait.fd, true);
-                }
-            }
-        }
+        (W_SERVED, 0) => put_back(section, wait.fd, index, map.slot(index)?, after)?,
         (W_QUEUED | W_OUT, 1) => give_back(map, index, map.slot(index)?),
         _ => {}
     }
@@ -636,12 +650,13 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
     if sa_flags & libc::SA_RESTART == 0 {
         wait.interrupted.store(1, Relaxed);
     }
+    disarm(map, tls, wait);
     let Ok(_section) = enter(map, tls) else { return };
     let Ok(w) = map.waiter(wait.waiter) else { return };
     if w.state.load(Relaxed) == W_QUEUED && leave_line(map, line_of(map, w), w).is_ok() {
         w.state.store(W_OUT, Relaxed);
-        // No longer what the sleep expects: a restarted sleep ends at once.
-        w.word.fetch_and(!WORD_ASLEEP, AcqRel);
+        // Not what the sleep expects: a restarted sleep ends at once.
+        w.word.store(tls.tid.load(Relaxed), Release);
     }
 }
 

@@ -145,8 +145,8 @@ pub struct Header {
     pub groups_committed: AtomicU64,
     /// Bumped whenever O_NONBLOCK of some description of this queue may have changed.
     pub nonblock_epoch: AtomicU32,
-    /// 1: RLIMIT_MSGQUEUE and queues_max have been charged for this queue; taken back once.
-    pub charged: AtomicU32,
+    /// Zero.
+    pub pad1: AtomicU32,
     /// Seconds of creation.
     pub created_sec: AtomicU64,
     /// Inode of the creator's pid namespace. Immutable.
@@ -221,8 +221,9 @@ pub const W_OUT: u32 = 3;
 /// One blocked caller.
 #[repr(C, align(64))]
 pub struct Waiter {
-    /// What it sleeps on: its thread id, with [`WORD_ASLEEP`] when it needs a wake; 0 once it is
-    /// served. The kernel replaces the thread id by FUTEX_OWNER_DIED when the thread dies.
+    /// What it sleeps on: its thread id, with [`WORD_ASLEEP`] when it needs a wake, or
+    /// [`WORD_UNARMED`] while its death would go unnoticed; 0 once it is served. The kernel replaces
+    /// the thread id by FUTEX_OWNER_DIED when the thread dies.
     pub word: AtomicU32,
     /// `W_*`. Lock.
     pub state: AtomicU32,
@@ -249,6 +250,9 @@ const _: () = assert!(size_of::<Waiter>() == 64);
 
 /// `Waiter::word`: sleeps in the kernel and needs a wake (the futex bit FUTEX_WAITERS).
 pub const WORD_ASLEEP: u32 = 0x8000_0000;
+/// `Waiter::word`, beside a thread id: the kernel would not announce the thread's death here now.
+/// (Alone it is the kernel's FUTEX_OWNER_DIED, whose meaning it completes.)
+pub const WORD_UNARMED: u32 = 0x4000_0000;
 /// Thread id in a futex word.
 pub const TID_MASK: u32 = 0x3fff_ffff;
 

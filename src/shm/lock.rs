@@ -115,10 +115,45 @@ fn lock_slow(
     }
 }
 
-/// Whether no task has this thread id in the caller's pid namespace.
+/// Whether no task of this thread id runs in the caller's pid namespace: there is none, or a zombie.
 pub fn is_gone(tid: u32) -> bool {
+    matches!(task_state(tid), None | Some(b'Z' | b'X' | b'x'))
+}
+
+/// The state letter of a task as in proc(5), or `None` if there is no such task.
+pub fn task_state(tid: u32) -> Option<u8> {
     // SAFETY: signal 0 only asks.
-    unsafe { syscall!(SYS_tkill, tid, 0) == Err(Errno::ESRCH) }
+    if unsafe { syscall!(SYS_tkill, tid, 0) == Err(Errno::ESRCH) } {
+        return None;
+    }
+    let mut path = [0u8; 32];
+    let mut at = 0;
+    for &b in b"/proc/" {
+        path[at] = b;
+        at += 1;
+    }
+    at += crate::sys::write_decimal(&mut path[at..], tid as u64);
+    for &b in b"/stat\0" {
+        path[at] = b;
+        at += 1;
+    }
+    let mut text = [0u8; 256];
+    // SAFETY: the path is NUL-terminated, the buffer as long as said.
+    let got = unsafe {
+        let fd = match syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) {
+            Ok(fd) => fd,
+            // Ended since.
+            Err(Errno::ESRCH) => return None,
+            // No proc file system, or no descriptor left: nothing known, so nothing is presumed.
+            Err(_) => return Some(b'?'),
+        };
+        let got = syscall!(SYS_read, fd, text.as_mut_ptr(), text.len());
+        let _ = syscall!(SYS_close, fd);
+        got.unwrap_or(0)
+    };
+    // "pid (comm) S …": comm may contain anything, so look for the last parenthesis.
+    let Some(close) = text[..got].iter().rposition(|&b| b == b')') else { return Some(b'?') };
+    Some(text.get(close + 2).copied().unwrap_or(b'?'))
 }
 
 impl<'a> Held<'a> {

@@ -82,6 +82,25 @@ impl Path {
         Ok(Fd(fd as i32))
     }
 
+    /// [`Path::open`] of a file of our own, which must succeed even if the program has used up its
+    /// descriptors: the soft limit is raised for the moment, if the hard one allows.
+    pub fn open_own(&self, flags: i32) -> Result<Fd> {
+        match self.open(flags, 0) {
+            Err(Errno::EMFILE) => {}
+            other => return other,
+        }
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the structure is a local.
+        unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0, &raw mut limit)? };
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        // SAFETY: as above.
+        unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const raised, 0)? };
+        let opened = self.open(flags, 0);
+        // SAFETY: as above.
+        let _ = unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const limit, 0) };
+        opened
+    }
+
     /// mkdirat(2), then the mode exactly (umask or not); an existing directory is left as it is.
     pub fn make_dir(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
@@ -111,6 +130,12 @@ impl Path {
     pub fn unlink(&self) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
         unsafe { syscall!(SYS_unlinkat, libc::AT_FDCWD, self.as_ptr(), 0) }.map(|_| ())
+    }
+
+    /// link(2).
+    pub fn link(&self, to: &Path) -> Result<()> {
+        // SAFETY: both paths are NUL-terminated.
+        unsafe { syscall!(SYS_linkat, libc::AT_FDCWD, self.as_ptr(), libc::AT_FDCWD, to.as_ptr(), 0) }.map(|_| ())
     }
 
     /// renameat2(2); `replace` is false: EEXIST if the target exists.

@@ -315,7 +315,7 @@ static UNUSED void mark(int i)
 	do {                                                                                     \
 		int await_n = 0;                                                                 \
 		while (!(cond)) {                                                                \
-			if (++await_n > 30000)                                                   \
+			if (++await_n > 15000)                                                   \
 				FAIL("waited too long for %s", #cond);                           \
 			struct timespec await_t = {0, 1000000};                                  \
 			nanosleep(&await_t, NULL);                                               \
@@ -325,7 +325,7 @@ static UNUSED void mark(int i)
 static UNUSED void await_marks_at(const char *file, int line, int i, int n)
 {
 	for (int k = 0; atomic_load(&shared->stage[i]) < n; k++) {
-		if (k > 30000)
+		if (k > 15000)
 			fail_at(file, line, "waited too long for mark %d", i);
 		nanosleep(&(struct timespec){0, 1000000}, NULL);
 	}
@@ -395,7 +395,7 @@ static UNUSED void await_asleep_at(const char *file, int line, pid_t tid)
 		char s = proc_state(tid);
 		if (s == 0 || s == 'Z' || s == 'X')
 			fail_at(file, line, "task should be asleep in the call but has ended");
-		if (k > 20000)
+		if (k > 10000)
 			fail_at(file, line, "task should be asleep in the call but is in state %c", s);
 		long sw = proc_switches(tid);
 		if (s == 'S' && in_waiting_call(tid) && sw == seen)
