@@ -6,6 +6,7 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     cc::Build::new()
         .file("cshim/cshim.c")
+        .file("cshim/process.c")
         .flag("-fvisibility=hidden")
         // pthread_cancel unwinds from inside the sleep: tables for every instruction, and the
         // setjmp form of pthread_cleanup_push, which needs no call-site table (no -fexceptions).

@@ -23,8 +23,8 @@
 #define SYS_futex_waitv 449
 #endif
 
-/* struct Tls of src/sys/tls.rs: 128 bytes, zero to begin with. */
-__thread struct { uint64_t words[16]; } cshim_tls_block
+/* struct Tls of src/sys/tls.rs: 192 bytes, zero to begin with. */
+__thread struct { uint64_t words[24]; } cshim_tls_block
     __attribute__((tls_model("initial-exec"), aligned(64)));
 
 void *cshim_tls(void) { return &cshim_tls_block; }

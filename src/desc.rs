@@ -237,9 +237,16 @@ fn signal_to_rare(signal: i32) -> i32 {
 /// What F_GETFL shows of a queue descriptor whose FIFO says `flags`: "oflag less O_CREAT, O_EXCL,
 /// O_TRUNC, O_NOCTTY".
 pub fn visible_flags(fd: i32, flags: i32) -> i32 {
-    let kept = flags & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC | libc::O_NOATIME);
+    let mut kept = flags & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC | libc::O_NOATIME);
     // SAFETY: no pointers.
-    let signal = unsafe { syscall!(SYS_fcntl, fd, abi::F_GETSIG) }.unwrap_or(0) as i32;
+    let mut signal = unsafe { syscall!(SYS_fcntl, fd, abi::F_GETSIG) }.unwrap_or(0) as i32;
+    if flags & libc::O_ASYNC != 0
+        && let Some(descriptor) = known(fd)
+        && let Some((before, asynchronous)) = notify::kept_by_armed(descriptor.map, fd)
+    {
+        signal = before;
+        kept = kept & !libc::O_ASYNC | if asynchronous { libc::O_ASYNC } else { 0 };
+    }
     flags_to_mode(flags) | kept | signal_to_rare(signal)
 }
 
@@ -287,12 +294,23 @@ pub fn forget(fd: i32) -> Option<Closed> {
     if entry.load(Ordering::Relaxed) == 0 {
         return None;
     }
+    closing(fd);
     let value = entry.swap(0, Ordering::AcqRel);
     if value == 0 {
         return None;
     }
     // SAFETY: an entry's mapping stays as long as it is counted for the entry, which `finish` undoes.
     Some(Closed { map: unsafe { &*((value & ADDRESS) as *const Map) } })
+}
+
+/// `fd` is about to be closed or replaced: what has to be done while it is what it is.
+#[inline(always)]
+pub fn closing(fd: i32) {
+    if notify::any()
+        && let Some(descriptor) = known(fd)
+    {
+        notify::closing(descriptor.map);
+    }
 }
 
 /// A descriptor that was one of ours.
@@ -418,4 +436,21 @@ pub fn next_known(first: u32, last: u32) -> Option<i32> {
         }
     }
     None
+}
+
+/// Closes the descriptors of queues whose name is gone: the process is ending.
+pub fn close_nameless() {
+    let mut from = 0;
+    while let Some(fd) = next_known(from, u32::MAX) {
+        from = fd as u32 + 1;
+        let nameless = known(fd).is_some_and(|d| d.map.header().flags.load(Ordering::Relaxed) & F_UNLINKED != 0);
+        if nameless
+            && let Some(closed) = forget(fd)
+            && let Ok(tls) = tls::ready()
+        {
+            // SAFETY: no pointers; nobody will use the descriptor any more.
+            let _ = unsafe { syscall!(SYS_close, fd) };
+            closed.finish(tls);
+        }
+    }
 }

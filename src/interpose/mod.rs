@@ -7,6 +7,7 @@
 pub mod fd;
 pub mod file;
 pub mod mq;
+pub mod process;
 pub mod signal;
 
 use crate::abi::{Errno, Result};

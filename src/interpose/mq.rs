@@ -8,7 +8,7 @@ use super::{BYPASS, SLEEP, jump, raw_result, ret};
 use crate::abi::{Errno, MQ_PRIO_MAX, MqAttr, Result};
 use crate::desc::{self, Descriptor};
 use crate::ns;
-use crate::queue::notify::{Fate, Registration};
+use crate::queue::notify::{Fate, Meaning, Registration};
 use crate::queue::wait::{self, Step, Wait};
 use crate::queue::{self, Buffer};
 use crate::shm::Map;
@@ -50,11 +50,28 @@ fn ready() -> Result<&'static Tls> {
 fn first_use() {
     tls::AFTER_FORK.store(crate::maps::reset_after_fork as fn() as *mut (), Release);
     super::signal::ON_HANDLER.store(handler_begins as extern "C" fn(c_int) as usize, Release);
+    super::signal::ON_READY.store(on_ready as super::signal::ReadyHook as usize, Release);
+    super::signal::ON_DEFAULT.store(on_default as extern "C" fn(c_int) as usize, Release);
     tls::ON_DEFERRED.store(super::signal::deliver_deferred as fn(&Tls) as *mut (), Release);
 }
 
 extern "C" fn handler_begins(sa_flags: c_int) {
     wait::handler_begins(tls::tls(), sa_flags);
+}
+
+extern "C" fn on_ready(signo: c_int, fd: c_int, sender: &mut [u64; 2]) -> c_int {
+    match queue::notify::on_signal(signo, fd) {
+        Meaning::Itself => 0,
+        Meaning::Notification(pid, uid, value) => {
+            *sender = [u64::from(pid) | u64::from(uid) << 32, value];
+            queue::notify::SI_MESGQ
+        }
+        Meaning::Nothing => 1,
+    }
+}
+
+extern "C" fn on_default(signo: c_int) {
+    queue::notify::on_default(signo);
 }
 
 /// A timeout as the kernel takes it in: EFAULT, then EINVAL, before anything else.
@@ -408,6 +425,14 @@ pub struct Registered {
     word: *const AtomicU32,
 }
 
+/// Whether somebody may send who cannot signal this process: others may open the queue, or inherit it
+/// from a process that gives up root's privileges.
+fn may_be_foreign(descriptor: &Descriptor) -> bool {
+    // SAFETY: no pointers.
+    let root = unsafe { syscall!(SYS_geteuid) } == Ok(0);
+    root || crate::face::stat(descriptor).is_ok_and(|st| st.st_mode & (libc::S_IWGRP | libc::S_IWOTH) != 0)
+}
+
 /// mq_notify(2). `registered`: filled in for a registration with SIGEV_THREAD, which libc makes out
 /// of a thread of its own; null by syscall(2), where the kernel wants a socket instead.
 ///
@@ -444,7 +469,8 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent, register
             None => queue::notify::unregister(descriptor.map, tls, fd)?,
             Some(what) => {
                 let map = descriptor.map;
-                let ticket = queue::notify::register(map, tls, fd, what, crate::sys::pid_namespace())?;
+                let foreign = what.kind == libc::SIGEV_SIGNAL && what.signo > 0 && may_be_foreign(&descriptor);
+                let ticket = queue::notify::register(map, tls, fd, what, crate::sys::pid_namespace(), foreign)?;
                 if what.kind == libc::SIGEV_THREAD {
                     *registered = Registered { map, ticket, word: &map.header().notify.word };
                 }

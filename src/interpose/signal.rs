@@ -1,6 +1,6 @@
 //! Signal dispositions, virtualised: our own handler stands in front of each of the program's.
 //!
-//! It is there for three things only, none of which the program can see:
+//! It is there for four things only, none of which the program can see:
 //!
 //! 1. SIGSEGV or SIGBUS raised by a copy to or from caller memory ([`fault`]) resumes that copy
 //!    with EFAULT.
@@ -10,6 +10,9 @@
 //!    plain stores instead of two system calls.
 //! 3. Before a handler runs on a thread that waits in a queue (`Tls::waiter`), [`ON_HANDLER`] is
 //!    called, which takes the thread out of its line.
+//! 4. A signal that says that something is up with a descriptor may be a notification in disguise, or
+//!    none of the program's business: [`ON_READY`] tells. The same goes for sigwaitinfo(2) and its
+//!    like.
 //!
 //! Nothing of this exists before [`activate`], which the first queue operation calls: a process
 //! that uses no queue keeps its dispositions, and its calls go to libc as they are.
@@ -82,6 +85,14 @@ const LAST: c_int = 64;
 /// that the handler blocks are blocked.
 pub static ON_HANDLER: AtomicUsize = AtomicUsize::new(0);
 
+/// What [`ON_READY`] is: called with the signal and the descriptor; returns 0 (the signal is what it says),
+/// 1 (it is to be taken for nothing), or the si_code it shall have, with the payload stored.
+pub type ReadyHook = extern "C" fn(c_int, c_int, &mut [u64; 2]) -> c_int;
+/// A [`ReadyHook`] (as `usize`; 0 = none) to ask about signals with POLL_IN, POLL_OUT or SI_SIGIO.
+pub static ON_READY: AtomicUsize = AtomicUsize::new(0);
+/// A function (as `usize`; 0 = none) to call before the program sets a signal's default action.
+pub static ON_DEFAULT: AtomicUsize = AtomicUsize::new(0);
+
 // ---------------------------------------------------------------------------------------------
 // The kernel's interface
 
@@ -125,6 +136,12 @@ const _: () = assert!(size_of::<Info>() == 128 && size_of::<libc::siginfo_t>() =
 
 /// si_code of kill(2).
 const SI_USER: c_int = 0;
+/// si_code of a signal that says that a descriptor can be read (fcntl(2), F_SETSIG) ...
+const POLL_IN: c_int = 1;
+/// ... or written.
+const POLL_OUT: c_int = 2;
+/// The same where these numbers mean something else.
+const SI_SIGIO: c_int = -5;
 /// SA_RESTORER of the kernel, which libcs add on x86-64 but not on aarch64.
 #[cfg(target_arch = "x86_64")]
 const SA_RESTORER: u32 = 0x0400_0000;
@@ -549,8 +566,8 @@ unsafe extern "C" fn decide(sig: c_int, info: *mut Info, context: *mut libc::uco
     if wanted.handler == SIG_IGN && !synchronous {
         return 0;
     }
-    // SAFETY: as above.
-    let info = unsafe { &*info };
+    // SAFETY: as above; the handler gets the same.
+    let info = unsafe { &mut *info };
     if wanted.handler == SIG_DFL || wanted.handler == SIG_IGN {
         die_by(sig, info);
         return 0;
@@ -559,6 +576,9 @@ unsafe extern "C" fn decide(sig: c_int, info: *mut Info, context: *mut libc::uco
     if tls.crit.load(Ordering::Relaxed) != 0 && !synchronous {
         // SAFETY: uc_sigmask of the kernel is the first 8 bytes of libc's.
         put_off(tls, info, unsafe { &mut *(&raw mut (*context).uc_sigmask).cast::<u64>() });
+        return 0;
+    }
+    if is_nothing(info) {
         return 0;
     }
     if wanted.flags & SA_RESETHAND != 0 && !reset_handler(sig, slot) {
@@ -576,6 +596,38 @@ unsafe extern "C" fn decide(sig: c_int, info: *mut Info, context: *mut libc::uco
         }
     }
     wanted.handler
+}
+
+/// Asks [`ON_READY`] about a signal, and makes a notification of it if it is one. True: it is to be taken for
+/// nothing.
+fn is_nothing(info: &mut Info) -> bool {
+    let ready = match info.signo {
+        SIGSEGV | SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP | libc::SIGCHLD | libc::SIGSYS => {
+            info.code == SI_SIGIO
+        }
+        _ => info.code == POLL_IN || info.code == POLL_OUT,
+    };
+    ready && ask_ready(info)
+}
+
+#[cold]
+fn ask_ready(info: &mut Info) -> bool {
+    let hook = ON_READY.load(Ordering::Acquire);
+    if hook == 0 {
+        return false;
+    }
+    let mut sender = [0; 2];
+    // SAFETY: whoever stored it stored a function of this type.
+    let hook = unsafe { transmute::<usize, ReadyHook>(hook) };
+    // si_band, then si_fd.
+    match hook(info.signo, info.payload[1] as u32 as c_int, &mut sender) {
+        0 => false,
+        1 => true,
+        code => {
+            *info = Info::new(info.signo, code, sender);
+            false
+        }
+    }
 }
 
 /// The default action of SIGSEGV and SIGBUS: ends the process at our return, with the core dump
@@ -894,6 +946,9 @@ pub unsafe extern "C" fn sigaction(sig: c_int, act: *const libc::sigaction, oact
             // SAFETY: a local.
             unsafe { show_program(sig, new) };
             let wanted = Wanted { handler: new.sa_sigaction, flags: new.sa_flags as u32 | SA_RESTORER };
+            if wanted.handler == SIG_DFL {
+                default_begins(sig);
+            }
             if is_wrapped(sig, wanted.handler) && sig != SIGKILL && sig != SIGSTOP {
                 let found = intern(sig, wanted);
                 new.sa_sigaction = trampoline(found.slot);
@@ -922,6 +977,15 @@ pub unsafe extern "C" fn sigaction(sig: c_int, act: *const libc::sigaction, oact
         }
     }
     0
+}
+
+#[cold]
+fn default_begins(sig: c_int) {
+    let hook = ON_DEFAULT.load(Ordering::Acquire);
+    if hook != 0 {
+        // SAFETY: whoever stored it stored a function of this type.
+        unsafe { transmute::<usize, extern "C" fn(c_int)>(hook)(sig) };
+    }
 }
 
 /// libc's other name for [`sigaction`].
@@ -1083,6 +1147,89 @@ pub unsafe extern "C" fn siginterrupt(sig: c_int, interrupt: c_int) -> c_int {
             action.sa_flags |= libc::SA_RESTART;
         }
         sigaction(sig, &action, null_mut())
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Waiting for signals
+
+type SigtimedwaitFn =
+    unsafe extern "C-unwind" fn(*const libc::sigset_t, *mut Info, *const libc::timespec) -> c_int;
+
+fn monotonic() -> libc::timespec {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the result goes to a local.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now
+}
+
+/// What is left of a timeout that began at `start`; zero when it is over.
+fn left(timeout: libc::timespec, start: libc::timespec) -> libc::timespec {
+    let nanoseconds = |t: libc::timespec| i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec);
+    let left = (nanoseconds(timeout) + nanoseconds(start) - nanoseconds(monotonic())).max(0);
+    libc::timespec { tv_sec: (left / 1_000_000_000) as _, tv_nsec: (left % 1_000_000_000) as _ }
+}
+
+/// sigtimedwait(2). A cancellation point: the frame holds nothing to destroy.
+///
+/// # Safety
+///
+/// As libc's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn sigtimedwait(
+    set: *const libc::sigset_t,
+    user: *mut libc::siginfo_t,
+    timeout: *const libc::timespec,
+) -> c_int {
+    let next = super::next!(c"sigtimedwait": SigtimedwaitFn);
+    let mut own = MaybeUninit::<Info>::uninit();
+    let info = if user.is_null() { own.as_mut_ptr() } else { user.cast::<Info>() };
+    // SAFETY: the caller's contract; `info` is the caller's or a local, and filled in when a signal
+    // has come.
+    unsafe {
+        // A bad timeout is libc's business; without a hook there is nothing to be done again.
+        let start = if ON_READY.load(Ordering::Acquire) != 0 { monotonic() } else { libc::timespec { tv_sec: 0, tv_nsec: 0 } };
+        let mut sig = next(set, info, timeout);
+        while sig > 0 && is_nothing(&mut *info) {
+            // As long as is left of it.
+            let left = if timeout.is_null() { None } else { Some(left(*timeout, start)) };
+            sig = next(set, info, left.as_ref().map_or(null(), |left| &raw const *left));
+        }
+        sig
+    }
+}
+
+/// sigwaitinfo(2).
+///
+/// # Safety
+///
+/// As libc's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn sigwaitinfo(set: *const libc::sigset_t, info: *mut libc::siginfo_t) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { sigtimedwait(set, info, null()) }
+}
+
+/// sigwait(3): goes on after a handler of another signal.
+///
+/// # Safety
+///
+/// As libc's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn sigwait(set: *const libc::sigset_t, sig: *mut c_int) -> c_int {
+    loop {
+        // SAFETY: the caller's contract; libc's per-thread variable.
+        unsafe {
+            let got = sigtimedwait(set, null_mut(), null());
+            if got > 0 {
+                sig.write(got);
+                return 0;
+            }
+            match *libc::__errno_location() {
+                libc::EINTR => {}
+                errno => return errno,
+            }
+        }
     }
 }
 

@@ -41,10 +41,27 @@ use wait::Wake;
 const COPY_LOCKED: u32 = 4096;
 
 /// The queue lock, held; the queue is in order.
+///
+/// Two words, so that it travels in registers; the lock is the map's.
 pub(crate) struct Section<'a> {
     map: &'a Map,
     tls: &'a Tls,
-    held: Held<'a>,
+}
+
+impl<'a> Section<'a> {
+    /// The lock itself, to be released in another way than by dropping.
+    fn into_held(self) -> Held<'a> {
+        let held = Held::of(&self.map.header().lock, self.tls);
+        core::mem::forget(self);
+        held
+    }
+}
+
+impl Drop for Section<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        drop(Held::of(&self.map.header().lock, self.tls));
+    }
 }
 
 /// Takes the queue's lock, and repairs what a dead owner has left.
@@ -55,15 +72,14 @@ pub(crate) struct Section<'a> {
 #[inline(always)]
 pub(crate) fn enter<'a>(map: &'a Map, tls: &'a Tls) -> Result<Section<'a>> {
     let h = map.header();
-    let held = lock(&h.lock, tls, || h.flags.load(Relaxed) & F_MIXED_PIDS != 0)?;
-    let section = Section { map, tls, held };
-    if section.held.owner_died {
-        repair::repair(&section)?;
-    }
+    let foreign = || h.flags.load(Relaxed) & F_MIXED_PIDS != 0;
+    let held = lock(&h.lock, tls, foreign, || repair::repair(map))?;
     if h.flags.load(Relaxed) & (F_CORRUPT | F_DEAD) != 0 {
+        drop(held);
         return Err(Errno::EIO);
     }
-    Ok(section)
+    core::mem::forget(held);
+    Ok(Section { map, tls })
 }
 
 /// The wall clock's seconds, as cheap as the machine has them.
@@ -124,8 +140,20 @@ pub unsafe fn try_send(map: &Map, tls: &Tls, fd: i32, msg: *const u8, len: u32, 
         unsafe { probe(msg, len as usize)? };
         return Err(Errno::EAGAIN);
     }
+    let h = map.header();
     // SAFETY: the caller's contract.
     let (index, slot) = unsafe { fill(&section, msg, len, priority)? };
+    if h.receivers.head.load(Relaxed) == NONE && h.flags.load(Relaxed) & F_SLOW == 0 {
+        // Nobody to wake, nobody to tell.
+        h.used_sec.store(coarse_seconds(), Relaxed);
+        return link(map, index, slot);
+    }
+    send_and_tell(section, fd, index, slot)
+}
+
+#[cold]
+#[inline(never)]
+fn send_and_tell(section: Section<'_>, fd: i32, index: u32, slot: &Slot) -> Result<()> {
     let after = commit_send(&section, fd, index, slot)?;
     section.finish(after, fd);
     Ok(())
@@ -195,7 +223,7 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
     let flags = h.flags.load(Relaxed);
     if flags & F_SLOW != 0 {
         if was_empty && flags & F_NOTIFY != 0 {
-            after.fire = notify::take(section);
+            after.fire = notify::take(section, fd);
         }
         if flags & F_POLLED != 0 {
             poll::sync(section, fd, true);
@@ -320,14 +348,12 @@ unsafe fn receive_first(section: Section<'_>, fd: i32, buffer: Buffer) -> Result
     if len > map.msgsize {
         return Err(Errno::EIO);
     }
-    let mut after = After::default();
     if len > COPY_LOCKED {
         unlink_first(map, index, slot)?;
         slot.holder.store(tls.tid.load(Relaxed), Relaxed);
         // Commit: the message is this thread's.
         slot.state.store(TAKEN, Release);
-        after_receive(&section, fd, &mut after)?;
-        section.finish(after, fd);
+        receive_and_tell(section, fd)?;
         // SAFETY: the caller's contract; the slot is ours.
         return unsafe { deliver_taken(map, tls, index, slot, len, buffer) };
     }
@@ -336,9 +362,23 @@ unsafe fn receive_first(section: Section<'_>, fd: i32, buffer: Buffer) -> Result
     unlink_first(map, index, slot)?;
     // Commit: the message is gone from the queue.
     give_back(map, index, slot);
+    let h = map.header();
+    if h.senders.head.load(Relaxed) == NONE && h.flags.load(Relaxed) & F_POLLED == 0 {
+        h.used_sec.store(coarse_seconds(), Relaxed);
+        drop(section);
+    } else {
+        receive_and_tell(section, fd)?;
+    }
+    copied.map(|()| len as usize)
+}
+
+#[cold]
+#[inline(never)]
+fn receive_and_tell(section: Section<'_>, fd: i32) -> Result<()> {
+    let mut after = After::default();
     after_receive(&section, fd, &mut after)?;
     section.finish(after, fd);
-    copied.map(|()| len as usize)
+    Ok(())
 }
 
 /// What follows every removal: stamp, one sleeping sender's message in, pollers told.

@@ -4,21 +4,30 @@
 //! a byte of the registration's own ([`LOCK_BASE`] + ticket). The kernel keeps that lock by the very
 //! rule it has for notifications: one process, not inherited by fork, released when the process
 //! closes any descriptor of the queue or dies, kept over exec if every descriptor survives.
+//!
+//! A signal goes out by rt_sigqueueinfo(2) after the lock is released. Where the sender may not signal the
+//! owner, or cannot name it, a packet in the FIFO makes the kernel do it: see [`own`].
+
+mod own;
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::{Section, enter};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
-use crate::shm::layout::{F_NOTIFY, FIRED};
+use crate::shm::layout::{F_NOTIFY, F_POLLED, FIRED};
 use crate::sys::{futex, getpid, tls::Tls};
 use crate::syscall;
+
+pub use own::{Meaning, any, closing, exec_begins, exec_failed, kept_by_armed, on_default, on_signal};
 
 /// Where the record locks of registrations begin; locks of the program itself are kept below.
 pub const LOCK_BASE: i64 = 1 << 62;
 const TICKETS: u64 = 1 << 32;
 /// `si_code` of a notification (asm-generic/siginfo.h).
-const SI_MESGQ: i32 = -3;
+pub const SI_MESGQ: i32 = -3;
+/// `Notify::state`: the owner has called exec since it registered; the new image gets no signal.
+const EXECED: u32 = 2;
 
 /// What to do when the registration fires.
 #[derive(Clone, Copy)]
@@ -34,9 +43,12 @@ pub struct Registration {
 /// A registration that has just been consumed by a message.
 pub(crate) struct Fired {
     what: Registration,
-    pid: u32,
     ticket: u64,
     pid_ns: u64,
+    /// The owner's process id as we see it, if that has been found out already.
+    owner: Option<i32>,
+    /// The signal has been sent, or there shall be none.
+    done: bool,
 }
 
 fn flock(ticket: u64, kind: i32) -> libc::flock {
@@ -63,11 +75,12 @@ fn holder(fd: i32, ticket: u64) -> Option<i32> {
 }
 
 /// Registers the calling process. Returns the ticket, which a SIGEV_THREAD helper waits with.
+/// `foreign`: there may be senders who cannot signal this process.
 ///
 /// # Errors
 ///
 /// EBUSY: a process is registered (mq_notify(3)). ENOLCK and the like from fcntl(2). EIO: damaged.
-pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64) -> Result<u64> {
+pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, foreign: bool) -> Result<u64> {
     let section = enter(map, tls)?;
     let h = map.header();
     let n = &h.notify;
@@ -90,6 +103,9 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64) 
     n.pid_ns.store(pid_ns, Relaxed);
     n.state.store(0, Relaxed);
     n.ticket.store(ticket, Relaxed);
+    if !own::entered(&section, fd, what, ticket, foreign) {
+        n.armed.store(0, Relaxed);
+    }
     h.touched_sec.store(super::coarse_seconds(), Relaxed);
     h.flags.fetch_or(F_NOTIFY, Relaxed);
     Ok(ticket)
@@ -129,6 +145,7 @@ pub fn unregister(map: &Map, tls: &Tls, fd: i32) -> Result<()> {
         drop_locks(fd);
         if holder(fd, h.notify.ticket.load(Relaxed)).is_none() {
             forget(&section);
+            own::removed(&section);
             h.touched_sec.store(super::coarse_seconds(), Relaxed);
         }
     }
@@ -166,13 +183,32 @@ pub fn fate(map: &Map, ticket: u64) -> Fate {
     let h = map.header();
     let n = &h.notify;
     let word = n.word.load(Acquire);
-    if n.fired[(ticket % FIRED as u64) as usize].load(Acquire) == ticket {
+    if fired(map, ticket).is_some() {
         return Fate::Fired;
     }
     if h.flags.load(Acquire) & F_NOTIFY == 0 || n.ticket.load(Acquire) != ticket {
         return Fate::Over;
     }
     Fate::Waits(word)
+}
+
+/// Marks a registration as fired, for its owner to see. `sender`: process id, and uid in the upper half.
+fn mark_fired(map: &Map, ticket: u64, sender: u64) {
+    let mark = &map.header().notify.fired[(ticket % FIRED as u64) as usize];
+    // A reader that meets the next registration but `FIRED` here takes neither.
+    mark.ticket.store(0, Release);
+    mark.sender.store(sender, Release);
+    mark.ticket.store(ticket, Release);
+}
+
+/// Whether a registration has been marked as fired: the sender.
+fn fired(map: &Map, ticket: u64) -> Option<u64> {
+    let mark = &map.header().notify.fired[(ticket % FIRED as u64) as usize];
+    if mark.ticket.load(Acquire) != ticket {
+        return None;
+    }
+    let sender = mark.sender.load(Acquire);
+    (mark.ticket.load(Relaxed) == ticket).then_some(sender)
 }
 
 fn drop_locks(fd: i32) {
@@ -192,24 +228,67 @@ fn forget(section: &Section<'_>) {
     }
 }
 
+/// This process polls the queue from now on.
+pub(super) fn polled(section: &Section<'_>) {
+    own::polled(section);
+}
+
 /// A message has come into an empty queue that nobody was waiting at: the registration is used up.
 #[cold]
 #[inline(never)]
-pub(super) fn take(section: &Section<'_>) -> Option<Fired> {
+pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
     let h = section.map.header();
     let n = &h.notify;
     let ticket = n.ticket.load(Relaxed);
-    if n.kind.load(Relaxed) == libc::SIGEV_THREAD {
-        // Before the flag falls: `fate` looks in this order.
-        n.fired[(ticket % FIRED as u64) as usize].store(ticket, Release);
-    }
-    h.flags.fetch_and(!F_NOTIFY, Release);
-    Some(Fired {
+    let mut fired = Fired {
         what: Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) },
-        pid: n.pid.load(Relaxed),
         ticket,
         pid_ns: n.pid_ns.load(Relaxed),
-    })
+        owner: None,
+        done: false,
+    };
+    match fired.what.kind {
+        // Before the flag falls: `fate` looks in this order.
+        libc::SIGEV_THREAD => mark_fired(section.map, ticket, 0),
+        libc::SIGEV_SIGNAL if fired.what.signo > 0 && n.state.load(Relaxed) != EXECED => {
+            if n.armed.load(Relaxed) != 0 {
+                fired.owner = holder(fd, ticket);
+                fired.done = fired.owner.is_none();
+                if let Some(owner) = fired.owner
+                    && (h.flags.load(Relaxed) & F_POLLED != 0 || !can_signal(owner))
+                {
+                    mark_fired(section.map, ticket, fired.sender());
+                    poke(section, fd);
+                    fired.done = true;
+                }
+            }
+        }
+        _ => fired.done = true,
+    }
+    h.flags.fetch_and(!F_NOTIFY, Release);
+    Some(fired)
+}
+
+/// Whether the caller may signal process `pid` (0: one that it cannot name).
+fn can_signal(pid: i32) -> bool {
+    // SAFETY: signal 0 only asks.
+    pid > 0 && unsafe { syscall!(SYS_kill, pid, 0) }.is_ok()
+}
+
+/// Moves one packet of the FIFO, in whichever direction there is one, or room for one: the kernel signals
+/// the owner of an armed description. While packets are of use to pollers, the one that shows the message
+/// is what goes in.
+fn poke(section: &Section<'_>, fd: i32) {
+    section.map.header().tokens.store(u32::MAX, Relaxed);
+    let mut bytes = 0i32;
+    let mut packet = 0u8;
+    // SAFETY: the results go to locals.
+    unsafe {
+        let some = syscall!(SYS_ioctl, fd, libc::FIONREAD, &raw mut bytes).is_ok() && bytes > 0;
+        if !some || syscall!(SYS_read, fd, &raw mut packet, 1).is_err() {
+            let _ = syscall!(SYS_write, fd, &raw const packet, 1);
+        }
+    }
 }
 
 /// The beginning of `siginfo_t` as the kernel fills it in for SI_MESGQ.
@@ -230,13 +309,17 @@ impl Fired {
     /// Tells the owner, before the send that set it off returns.
     #[cold]
     pub(super) fn deliver(self, map: &Map, fd: i32) {
-        let Some(owner) = holder(fd, self.ticket) else { return };
-        let n = &map.header().notify;
         match self.what.kind {
-            libc::SIGEV_SIGNAL if self.what.signo > 0 && n.state.load(Relaxed) != 2 => {
-                self.signal(owner, map);
+            libc::SIGEV_SIGNAL if !self.done => {
+                // Its lock names a process as we see it; one that we cannot see we cannot signal.
+                if let Some(owner) = self.owner.or_else(|| holder(fd, self.ticket))
+                    && owner > 0
+                {
+                    self.signal(owner);
+                }
             }
             libc::SIGEV_THREAD => {
+                let n = &map.header().notify;
                 n.word.fetch_add(1, AcqRel);
                 futex::wake(&n.word, u32::MAX >> 1);
             }
@@ -244,24 +327,28 @@ impl Fired {
         }
     }
 
-    fn signal(&self, owner: i32, _map: &Map) {
+    /// The calling process, as it stands in si_pid, and its real uid in the upper half.
+    fn sender(&self) -> u64 {
         // SAFETY: no pointers.
-        let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
+        let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u64;
         // The owner sees our process id only if it shares our pid namespace.
         let pid = if self.pid_ns == crate::sys::pid_namespace() { getpid() } else { 0 };
+        u64::from(pid) | uid << 32
+    }
+
+    fn signal(&self, owner: i32) {
+        let sender = self.sender();
         let info = Siginfo {
             signo: self.what.signo,
             errno: 0,
             code: SI_MESGQ,
             pad: 0,
-            pid,
-            uid,
+            pid: sender as u32,
+            uid: (sender >> 32) as u32,
             value: self.what.value,
             rest: [0; 12],
         };
-        // A registration of our own process is told as such: its id in the record is ours.
-        let target = if owner > 0 { owner as u32 } else { self.pid };
         // SAFETY: the structure is a local of the size of siginfo_t.
-        let _ = unsafe { syscall!(SYS_rt_sigqueueinfo, target, self.what.signo, &raw const info) };
+        let _ = unsafe { syscall!(SYS_rt_sigqueueinfo, owner, self.what.signo, &raw const info) };
     }
 }

@@ -97,6 +97,7 @@ pub fn watch(map: &Map, tls: &Tls, fd: i32, edge: bool) -> Result<()> {
     }
     let section = enter(map, tls)?;
     map.header().flags.fetch_or(need, Relaxed);
+    super::notify::polled(&section);
     resize_and_sync(&section, fd);
     Ok(())
 }

@@ -40,17 +40,16 @@ use crate::syscall;
 /// EIO: it cannot be rebuilt; the queue is marked and refuses every operation from now on.
 #[cold]
 #[inline(never)]
-pub(super) fn repair(section: &Section<'_>) -> Result<()> {
-    let result = rebuild(section);
+pub(super) fn repair(map: &Map) -> Result<()> {
+    let result = rebuild(map);
     if result.is_err() {
-        section.map.header().flags.fetch_or(F_CORRUPT, Relaxed);
+        map.header().flags.fetch_or(F_CORRUPT, Relaxed);
         return Err(Errno::EIO);
     }
     Ok(())
 }
 
-fn rebuild(section: &Section<'_>) -> Result<()> {
-    let map = section.map;
+fn rebuild(map: &Map) -> Result<()> {
     let h = map.header();
     let foreign = h.flags.load(Relaxed) & F_MIXED_PIDS != 0;
     let high = h.high.load(Relaxed).min(map.slots());

@@ -653,9 +653,12 @@ impl Act {
     }
 }
 
+/// Messages from this number on are sent to wake those who still wait at the end.
+const EXTRA: u64 = 90_000;
+
 /// Priorities of messages: a few, by number.
 fn priority_of(id: u64) -> u32 {
-    (id / 100) as u32 * 5000
+    if id >= EXTRA { 0 } else { (id / 100) as u32 * 5000 }
 }
 
 fn fill(bytes: &mut [u8], id: u64, len: usize) {
@@ -791,16 +794,17 @@ fn shared_page<T>() -> &'static T {
     }
 }
 
-/// Runs the scenario with a victim that dies after `steps` instructions. False if it finished first.
-fn die_after(scenario: &Scenario, steps: u64, report: &mut Vec<String>) -> bool {
+/// Runs the scenario with a victim that dies after `steps` instructions, or at its end. Returns after
+/// how many.
+fn die_after(scenario: &Scenario, steps: u64, report: &mut Vec<String>) -> u64 {
     let tls = tls::ready().unwrap();
     let map: &'static Map = Box::leak(Box::new(Map::anonymous(scenario.maxmsg, scenario.msgsize)));
-    let finished = run_one(scenario, map, tls, steps, report);
+    let done = run_one(scenario, map, tls, steps, report);
     map.unmap();
-    finished
+    done
 }
 
-fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64, report: &mut Vec<String>) -> bool {
+fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64, report: &mut Vec<String>) -> u64 {
     let len = scenario.len;
     if scenario.foreign {
         map.header().flags.fetch_or(F_MIXED_PIDS, SeqCst);
@@ -878,7 +882,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
     assert!(libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP);
     let mut on_sleep = scenario.on_sleep;
     let mut slept = false;
-    let mut finished = false;
+    let mut done = 0;
     'steps: for _ in 0..steps {
         // SAFETY: the child is stopped and traced by this thread.
         let r = unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, victim.0, 0, 0) };
@@ -889,7 +893,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
                 break status;
             }
             polls += 1;
-            if polls % 64 == 0 && victim.state() == b'S' && victim.poll(libc::WNOHANG | libc::WNOWAIT & 0).is_none() {
+            if polls % 64 == 0 && victim.state() == b'S' {
                 if !slept {
                     slept = true;
                     match core::mem::replace(&mut on_sleep, OnSleep::Nothing) {
@@ -914,15 +918,14 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
                 }
                 if polls > 20_000 {
                     // Asleep for good.
-                    finished = true;
                     break 'steps;
                 }
             }
         };
         if !libc::WIFSTOPPED(status) {
-            finished = true;
             break;
         }
+        done += 1;
     }
     victim.kill();
 
@@ -933,12 +936,12 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
         Ok(section) => drop(section),
         Err(errno) => {
             complain(format!("{errno:?} from the next operation"));
-            return finished;
+            return done;
         }
     }
     let took = begin.elapsed();
-    if took > Duration::from_millis(90) {
-        complain(format!("note: the lock was free after {took:?}"));
+    if took > Duration::from_millis(500) {
+        complain(format!("the lock was free after {took:?} only"));
     }
     let may_vanish = scenario.victim.sends();
     if let Some(id) = may_vanish {
@@ -999,9 +1002,16 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
         drain(&mut got)?;
         // Sleeping senders came in meanwhile; now those who wait for messages.
         let mut rounds = 0;
-        let mut extra = 90_000;
+        let mut extra = EXTRA;
         loop {
-            collect(&mut pending, &mut got, Duration::from_millis(if rounds == 0 { 3 } else { 300 }))?;
+            let patience = Duration::from_millis(if rounds == 0 { 3 } else { 300 });
+            collect(&mut pending, &mut got, patience)?;
+            let until = Instant::now() + patience;
+            while Instant::now() < until
+                && stopped.iter().enumerate().any(|(i, (act, _))| act.sends().is_none() && results[i].load(SeqCst) == 0)
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             drain(&mut got)?;
             let stopped_waiting = stopped
                 .iter()
@@ -1021,7 +1031,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
                 sent.push(extra);
                 let mut bytes = vec![0; len];
                 fill(&mut bytes, extra, len);
-                match send(map, tls, &bytes, priority_of(extra) % MQ_PRIO_MAX) {
+                match send(map, tls, &bytes, priority_of(extra)) {
                     Ok(()) => {}
                     Err(Errno::EAGAIN) => {
                         sent.pop();
@@ -1051,7 +1061,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
     })();
     if let Err(what) = settled {
         complain(what);
-        return finished;
+        return done;
     }
     let mut missing: Vec<u64> = sent.iter().filter(|id| !got.contains(id)).copied().collect();
     let unexpected: Vec<u64> = got.iter().filter(|id| !sent.contains(id)).copied().collect();
@@ -1062,7 +1072,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
     missing.retain(|&id| Some(id) != may_vanish);
     // What the victim itself had received, or was given: one message that was sent while it lived.
     let allowed = if may_vanish.is_some() { 0 } else { 1 };
-    if missing.len() > allowed || missing.iter().any(|&id| id > 90_000) {
+    if missing.len() > allowed || missing.iter().any(|&id| id > EXTRA) {
         complain(format!("lost: {missing:?}"));
     }
     // The books, before and after the victim is reaped and swept up after.
@@ -1089,28 +1099,32 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
             break;
         }
     }
-    finished
+    done
 }
 
-/// Kills a victim at each instruction (or each n-th) of the scenario.
+/// Kills a victim at instructions of the scenario: at each n-th if `MQNS_CRASH_EVERY` is n, else at
+/// [`SAMPLE`] of them, spread evenly.
 fn every_instruction(scenario: Scenario) {
-    let every = match std::env::var("MQNS_CRASH_EVERY") {
-        Ok(n) => n.parse().expect("MQNS_CRASH_EVERY is a number"),
-        Err(_) => 23,
-    };
     let mut report = Vec::new();
-    let mut steps = 1;
-    let mut runs = 0;
-    while !die_after(&scenario, steps, &mut report) {
-        runs += 1;
+    // How many there are: one run to the end.
+    let all = die_after(&scenario, u64::MAX, &mut report);
+    let every = match std::env::var("MQNS_CRASH_EVERY") {
+        Ok(n) => n.parse::<u64>().expect("MQNS_CRASH_EVERY is a number").max(1),
+        Err(_) => (all / SAMPLE).max(1),
+    };
+    let mut steps = 1 + scenario.name.len() as u64 % every;
+    let mut deaths = 0;
+    while steps <= all && report.len() < 200 {
+        die_after(&scenario, steps, &mut report);
+        deaths += 1;
         steps += every;
-        if report.len() > 150 {
-            break;
-        }
     }
-    eprintln!("{}: {runs} deaths, {steps} instructions", scenario.name);
-    assert!(report.is_empty(), "{} of {runs} deaths left disorder:\n{}", report.len(), summary(&report));
+    eprintln!("{}: {deaths} deaths in {all} instructions", scenario.name);
+    assert!(report.is_empty(), "{} of {deaths} deaths left disorder:\n{}", report.len(), summary(&report));
 }
+
+/// Deaths in each scenario, unless the environment says otherwise.
+const SAMPLE: u64 = 30;
 
 /// Runs of equal complaints, shortened.
 fn summary(report: &[String]) -> String {

@@ -81,7 +81,7 @@ impl Wake<'_> {
         if !self.asleep {
             return;
         }
-        let outer = section.held.release_towards(&self.waiter.word);
+        let outer = section.into_held().release_towards(&self.waiter.word);
         let woken = futex::wake(&self.waiter.word, 1);
         tls.robust().list_op_pending.store(outer, Relaxed);
         if woken == 0 {
@@ -262,7 +262,7 @@ fn put_back<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &Slot, after: 
     restore(map, index, slot)?;
     let flags = h.flags.load(Relaxed);
     if was_empty && flags & F_NOTIFY != 0 {
-        after.fire = super::notify::take(section);
+        after.fire = super::notify::take(section, fd);
     }
     if flags & F_POLLED != 0 {
         poll::sync(section, fd, true);
@@ -275,6 +275,7 @@ fn put_back<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &Slot, after: 
 #[inline(never)]
 pub(super) fn hand_over<'a>(section: &Section<'a>, index: u32, slot: &Slot) -> Result<Option<Wake<'a>>> {
     slot.state.store(TAKEN, Release);
+    note_cpu(section.map, true);
     match serve_first(section, &section.map.header().receivers, Some(index))? {
         Some((_, _, wake)) => Ok(Some(wake)),
         None => {
@@ -293,6 +294,7 @@ pub(super) fn let_sender_in<'a>(section: &Section<'a>) -> Result<Option<Wake<'a>
     if map.header().curmsgs.load(Relaxed) >= map.maxmsg {
         return Ok(None);
     }
+    note_cpu(map, false);
     match serve_first(section, &map.header().senders, None)? {
         Some((_, w, mut wake)) => {
             let index = w.slot.load(Relaxed);
@@ -356,6 +358,7 @@ fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Resu
     w.tid.store(tid, Relaxed);
     w.word.store(tid | WORD_UNARMED, Relaxed);
     join_line(map, line_of(map, w), index, w)?;
+    note_cpu(map, wait.sender == 1);
     wait.map = map;
     wait.waiter = index;
     wait.word = &w.word;
@@ -374,15 +377,77 @@ fn prepare_sleep(map: &Map, tls: &Tls, wait: &mut Wait) -> Result<()> {
     wait.outer_pending = robust.list_op_pending.load(Relaxed);
     let entry = (w.word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Relaxed));
     robust.list_op_pending.store(entry, Relaxed);
-    announce_sleep(w, tls, wait);
+    announce_sleep(map, w, tls, wait);
     Ok(())
 }
 
-fn announce_sleep(w: &Waiter, tls: &Tls, wait: &mut Wait) {
+/// `pause` instructions before others are let run, about 2 µs.
+const PAUSES: u32 = 80;
+/// Times others are let run before sleeping: with the pauses about the price of one wake from
+/// another CPU.
+const YIELDS: u32 = 40;
+/// The same where the peer has to run on this very CPU to get on.
+const YIELDS_SAME_CPU: u32 = 2;
+/// After a spin in vain, this many at most are left out.
+const MOST_SKIPPED: u32 = 63;
+
+/// 1 + the CPU we run on.
+fn this_cpu() -> u32 {
+    // SAFETY: no arguments.
+    (unsafe { libc::sched_getcpu() } + 1) as u32
+}
+
+/// Notes where this side of the queue runs.
+fn note_cpu(map: &Map, sender: bool) {
+    let h = map.header();
+    if sender { &h.sender_cpu } else { &h.receiver_cpu }.store(this_cpu(), Relaxed);
+}
+
+/// Waits a moment for being served, where that costs less than a sleep and a wake. Whoever waits for
+/// a slow peer soon stops trying: each vain attempt doubles how many waits go without one.
+fn spin(map: &Map, w: &Waiter, tls: &Tls, tid: u32) {
+    let skip = tls.spin_skip.load(Relaxed);
+    let (left, backoff) = (skip & 0xffff, skip >> 16);
+    if left > 0 {
+        tls.spin_skip.store(backoff << 16 | (left - 1), Relaxed);
+        return;
+    }
+    let waits = || w.word.load(Acquire) == tid && w.state.load(Relaxed) == W_QUEUED;
+    let h = map.header();
+    let peer = if w.kind.load(Relaxed) == 1 { &h.receiver_cpu } else { &h.sender_cpu }.load(Relaxed);
+    let same_cpu = peer == this_cpu();
+    if !same_cpu {
+        for _ in 0..PAUSES {
+            if !waits() {
+                tls.spin_skip.store(0, Relaxed);
+                return;
+            }
+            core::hint::spin_loop();
+        }
+    }
+    for _ in 0..if same_cpu { YIELDS_SAME_CPU } else { YIELDS } {
+        // SAFETY: no arguments.
+        let _ = unsafe { syscall!(SYS_sched_yield) };
+        if !waits() {
+            tls.spin_skip.store(0, Relaxed);
+            return;
+        }
+    }
+    let backoff = (backoff * 2 + 1).min(MOST_SKIPPED);
+    tls.spin_skip.store(backoff << 16 | backoff, Relaxed);
+}
+
+fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
     let tid = tls.tid.load(Relaxed);
     wait.expected = tid | WORD_ASLEEP;
-    // Fails if we were served or taken out of the line meanwhile; the sleep then ends at once.
-    let _ = w.word.compare_exchange(tid | WORD_UNARMED, tid | WORD_ASLEEP, AcqRel, Relaxed);
+    // Each step fails if we were served or taken out of the line meanwhile; the sleep then ends at
+    // once.
+    if w.word.compare_exchange(tid | WORD_UNARMED, tid, AcqRel, Relaxed).is_ok() {
+        spin(map, w, tls, tid);
+        if w.state.load(Relaxed) == W_QUEUED {
+            let _ = w.word.compare_exchange(tid, tid | WORD_ASLEEP, AcqRel, Relaxed);
+        }
+    }
 }
 
 /// Before a sleeper's thread takes the queue's lock, for which its pending pointer leaves the wait
@@ -522,7 +587,7 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             if ended.is_none() && state == W_QUEUED {
                 // Woken for nothing: go on sleeping, in the same place.
                 drop(section);
-                announce_sleep(w, tls, wait);
+                announce_sleep(map, w, tls, wait);
                 return Ok(Step::Sleep);
             }
             if ended.is_none() {
@@ -572,7 +637,7 @@ unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u
     w.word.store(tls.tid.load(Relaxed) | WORD_UNARMED, Relaxed);
     join_line(map, line_of(map, w), wait.waiter, w)?;
     drop(section);
-    announce_sleep(w, tls, wait);
+    announce_sleep(map, w, tls, wait);
     Ok(Step::Sleep)
 }
 

@@ -12,7 +12,7 @@ use crate::abi::NAME_MAX;
 /// First bytes of every segment; shows a foreign file or byte order.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsseg\n");
 /// Layout version: raise it with any change of meaning or place in this file.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// What `Header::format` holds once the segment is complete: the version and the sizes.
 pub const FORMAT: u64 = VERSION << 48
     | (size_of::<Header>() as u64) << 32
@@ -66,17 +66,27 @@ pub struct Notify {
     pub ticket: AtomicU64,
     /// Inode of the owner's pid namespace.
     pub pid_ns: AtomicU64,
-    /// Process id of the sender whose message fired it, as the owner sees it (0: cannot).
-    pub sender_pid: AtomicU32,
-    /// Real uid of that sender.
-    pub sender_uid: AtomicU32,
-    /// 1: fired, the owner has to fetch it; 2: the owner has called exec since it registered.
+    /// Process id of whoever has armed its description for this registration, 0 if it is not armed
+    /// (`queue::notify::own`).
+    pub armed: AtomicU32,
+    /// What the description armed last kept where its signal number is now.
+    pub rare: AtomicU32,
+    /// 2: the owner has called exec since it registered.
     pub state: AtomicU32,
     /// Zero.
     pub pad: AtomicU32,
-    /// Tickets of the last registrations that fired, each at its number modulo the length: a helper
-    /// thread that is slow to wake finds its own here, whoever has registered since.
-    pub fired: [AtomicU64; FIRED],
+    /// The last registrations whose owners have to look for themselves, each at its number modulo the
+    /// length: an owner that is slow finds its own here, whoever has registered since.
+    pub fired: [Mark; FIRED],
+}
+
+/// A registration that has fired.
+#[repr(C)]
+pub struct Mark {
+    /// `Notify::ticket`.
+    pub ticket: AtomicU64,
+    /// Process id of the sender as the owner sees it (0: cannot), and its real uid in the upper half.
+    pub sender: AtomicU64,
 }
 
 /// Length of [`Notify::fired`].
@@ -145,8 +155,8 @@ pub struct Header {
     pub groups_committed: AtomicU64,
     /// Bumped whenever O_NONBLOCK of some description of this queue may have changed.
     pub nonblock_epoch: AtomicU32,
-    /// Zero.
-    pub pad1: AtomicU32,
+    /// 1 + the CPU that a blocked sender, or one that served a receiver, ran on last.
+    pub sender_cpu: AtomicU32,
     /// Seconds of creation.
     pub created_sec: AtomicU64,
     /// Inode of the creator's pid namespace. Immutable.
@@ -156,16 +166,16 @@ pub struct Header {
     pub notify: Notify,
     /// Bytes of `name`.
     pub name_len: AtomicU32,
-    /// Zero.
-    pub pad: AtomicU32,
+    /// The same of receivers.
+    pub receiver_cpu: AtomicU32,
     /// The name it was created under, without the slash; for people, not for lookups.
     pub name: [u8; NAME_MAX + 1],
 }
-const _: () = assert!(size_of::<Header>() == 704);
+const _: () = assert!(size_of::<Header>() == 832);
 const _: () = assert!(offset_of!(Header, lock) == 64);
 const _: () = assert!(offset_of!(Header, level1) == 128);
 const _: () = assert!(offset_of!(Header, notify) == 248);
-const _: () = assert!(offset_of!(Header, name) == 440);
+const _: () = assert!(offset_of!(Header, name) == 568);
 
 /// `Slot::state`: nothing in it.
 pub const FREE: u32 = 0;

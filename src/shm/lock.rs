@@ -22,57 +22,67 @@ const WAITERS: u32 = 0x8000_0000;
 const OWNER_DIED: u32 = 0x4000_0000;
 /// Looks at a lock that is held before sleeping on it; more costs a peer on the same CPU.
 const SPINS: u32 = 16;
+/// Times it lets others run before sleeping.
+const YIELDS: u32 = 3;
 /// How long a sleeper trusts the kernel to announce its owner's death, ns. Two deaths are not
 /// announced (see DESIGN: exec by a thread that is not the leader, a mapping gone): the sleeper
 /// then looks for the owner itself.
-const TRUST_NS: u64 = 100_000_000;
+const TRUST_NS: u64 = 20_000_000;
 
 /// The lock, held. Unlocks when dropped.
 pub struct Held<'a> {
     word: &'a AtomicU32,
     tls: &'a Tls,
-    outer_pending: usize,
-    /// The last owner died inside: whatever the lock protects must be repaired first.
-    pub owner_died: bool,
 }
 
 /// Takes the lock. `foreign` says whether thread ids may be those of another pid namespace, in
-/// which case a silent owner is never presumed dead.
+/// which case a silent owner is never presumed dead. `repair` is called with the lock held when the
+/// last owner died inside: it puts in order what the lock protects.
 ///
 /// # Errors
 ///
-/// EDEADLK: the calling thread holds it already.
+/// EDEADLK: the calling thread holds it already. And what `repair` fails with; the lock is free
+/// then.
 #[inline(always)]
-pub fn lock<'a>(word: &'a AtomicU32, tls: &'a Tls, foreign: impl Fn() -> bool) -> Result<Held<'a>> {
+pub fn lock<'a>(
+    word: &'a AtomicU32,
+    tls: &'a Tls,
+    foreign: impl Fn() -> bool,
+    repair: impl FnOnce() -> Result<()>,
+) -> Result<Held<'a>> {
     let robust = tls.robust();
-    let outer_pending = robust.list_op_pending.load(Ordering::Relaxed);
+    let outer = robust.list_op_pending.load(Ordering::Relaxed);
     tls.enter_critical();
+    tls.outer_pending.store(outer, Ordering::Relaxed);
     let entry = (word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Ordering::Relaxed));
     robust.list_op_pending.store(entry, Ordering::Relaxed);
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
     let tid = tls.tid.load(Ordering::Relaxed);
-    let mut held = Held { word, tls, outer_pending, owner_died: false };
-    if word.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        if let Err(errno) = lock_slow(word, tls, tid, foreign, &mut held.owner_died) {
-            core::mem::forget(held);
-            robust.list_op_pending.store(outer_pending, Ordering::Relaxed);
+    if word.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        return Ok(Held { word, tls });
+    }
+    match lock_slow(word, tls, tid, foreign) {
+        Ok(owner_died) => {
+            let held = Held { word, tls };
+            if owner_died {
+                repair()?;
+            }
+            Ok(held)
+        }
+        Err(errno) => {
+            robust.list_op_pending.store(outer, Ordering::Relaxed);
             tls.leave_critical();
-            return Err(errno);
+            Err(errno)
         }
     }
-    Ok(held)
 }
 
 #[cold]
 #[inline(never)]
-fn lock_slow(
-    word: &AtomicU32,
-    tls: &Tls,
-    tid: u32,
-    foreign: impl Fn() -> bool,
-    owner_died: &mut bool,
-) -> Result<()> {
+fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) -> Result<bool> {
+    let outer = tls.outer_pending.load(Ordering::Relaxed);
     let mut spins = 0;
+    let mut yields = 0;
     // Once we have slept there may be others asleep: keep the mark when taking the lock.
     let mut mark = 0;
     loop {
@@ -81,8 +91,7 @@ fn lock_slow(
         if owner == 0 || (seen & OWNER_DIED) != 0 {
             let mine = tid | mark | (seen & WAITERS);
             if word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                *owner_died = seen & OWNER_DIED != 0;
-                return Ok(());
+                return Ok(seen & OWNER_DIED != 0);
             }
             continue;
         }
@@ -96,6 +105,17 @@ fn lock_slow(
             }
             continue;
         }
+        if yields < YIELDS {
+            // The owner may have been preempted on this very CPU, by us: a section is short, so let
+            // it finish rather than go through two system calls and two switches.
+            yields += 1;
+            tls.leave_critical();
+            // SAFETY: no arguments.
+            let _ = unsafe { syscall!(SYS_sched_yield) };
+            tls.enter_critical();
+            tls.outer_pending.store(outer, Ordering::Relaxed);
+            continue;
+        }
         let asleep = seen | WAITERS;
         if seen != asleep && word.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             continue;
@@ -105,11 +125,11 @@ fn lock_slow(
         tls.leave_critical();
         let slept = futex::wait_for(word, asleep, TRUST_NS);
         tls.enter_critical();
+        tls.outer_pending.store(outer, Ordering::Relaxed);
         if slept == Err(Errno::ETIMEDOUT) && word.load(Ordering::Relaxed) == asleep && !foreign() && is_gone(owner) {
             let mine = tid | WAITERS;
             if word.compare_exchange(asleep, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                *owner_died = true;
-                return Ok(());
+                return Ok(true);
             }
         }
     }
@@ -157,6 +177,12 @@ pub fn task_state(tid: u32) -> Option<u8> {
 }
 
 impl<'a> Held<'a> {
+    /// The guard of a lock that the calling thread holds, whose own guard was forgotten.
+    #[inline(always)]
+    pub fn of(word: &'a AtomicU32, tls: &'a Tls) -> Held<'a> {
+        Held { word, tls }
+    }
+
     /// Unlocks, and leaves the pending pointer at `next`, a word that is 0 and whose sleeper the
     /// caller is about to wake: if the caller dies before it does, the kernel wakes in its place
     /// (`handle_futex_death`: "pending_op && !uval"). Returns what to put the pointer back to.
@@ -168,7 +194,8 @@ impl<'a> Held<'a> {
         let entry = (next.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Ordering::Relaxed));
         robust.list_op_pending.store(entry, Ordering::Relaxed);
         core::sync::atomic::compiler_fence(Ordering::SeqCst);
-        let (word, tls, outer) = (self.word, self.tls, self.outer_pending);
+        let (word, tls) = (self.word, self.tls);
+        let outer = tls.outer_pending.load(Ordering::Relaxed);
         core::mem::forget(self);
         let old = word.swap(0, Ordering::Release);
         if old & WAITERS != 0 {
@@ -188,7 +215,8 @@ impl Drop for Held<'_> {
             // Still pending: if we die before the wake, the kernel wakes in our place.
             futex::wake(self.word, 1);
         }
-        self.tls.robust().list_op_pending.store(self.outer_pending, Ordering::Relaxed);
+        let outer = self.tls.outer_pending.load(Ordering::Relaxed);
+        self.tls.robust().list_op_pending.store(outer, Ordering::Relaxed);
         self.tls.leave_critical();
     }
 }

@@ -35,18 +35,23 @@ pub struct Tls {
     pub saved_mask: AtomicU64,
     /// Kernel thread id (valid while `generation` is current).
     pub tid: AtomicU32,
-    /// Zero.
-    pub pad: AtomicU32,
+    /// Blocked calls whose spinning has not paid off lately, see `queue::wait`.
+    pub spin_skip: AtomicU32,
     /// Address of the [`crate::queue::Wait`] of the blocked call this thread is in, 0 if none.
     pub waiter: AtomicUsize,
     /// The thread's IPC namespace: an index of `ns`, 0 = not looked up yet.
     pub namespace: AtomicUsize,
     /// A `robust_list_head` for tasks that come without one (raw clone).
     pub own_robust: RobustHead,
-    /// Room to grow without touching `cshim/`.
+    /// Used by `interpose::signal`.
     pub reserved: [AtomicU64; 4],
+    /// `list_op_pending` as it was before the lock that is held now: locks of the kind of
+    /// `shm::lock` don't nest in a thread.
+    pub outer_pending: AtomicUsize,
+    /// Room to grow without touching `cshim/`.
+    pub spare: [AtomicU64; 7],
 }
-const _: () = assert!(core::mem::size_of::<Tls>() == 128);
+const _: () = assert!(core::mem::size_of::<Tls>() == 192);
 
 /// `struct robust_list_head` of the kernel (linux/futex.h).
 #[repr(C)]

@@ -1,0 +1,259 @@
+//! The end of a process and of an image: exec, _exit, the return from main.
+//!
+//! A registration of mq_notify that survives exec (every descriptor of its queue does) must not
+//! signal the new image; an ignored SIGSEGV, which is ours to handle here, must be ignored in the
+//! new image too; a process that ends politely takes the queues with it that only it had open.
+
+use core::ffi::{c_char, c_int, c_void};
+
+use super::{jump, next};
+use crate::desc;
+use crate::queue::notify;
+
+jump! {
+    /// execl(3).
+    execl => cshim_execl;
+    /// execlp(3).
+    execlp => cshim_execlp;
+    /// execle(3).
+    execle => cshim_execle;
+}
+
+/// Runs an exec call that only returns if it fails.
+fn replacing_image(exec: impl FnOnce() -> c_int) -> c_int {
+    super::signal::exec_begin();
+    notify::exec_begins();
+    let result = exec();
+    notify::exec_failed();
+    super::signal::exec_end();
+    result
+}
+
+type Strings = *const *const c_char;
+
+/// execve(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
+    let next = next!(c"execve": unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int);
+    // SAFETY: the caller's contract.
+    replacing_image(|| unsafe { next(path, argv, envp) })
+}
+
+/// execv(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn execv(path: *const c_char, argv: Strings) -> c_int {
+    let next = next!(c"execv": unsafe extern "C" fn(*const c_char, Strings) -> c_int);
+    // SAFETY: the caller's contract.
+    replacing_image(|| unsafe { next(path, argv) })
+}
+
+/// execvp(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn execvp(file: *const c_char, argv: Strings) -> c_int {
+    let next = next!(c"execvp": unsafe extern "C" fn(*const c_char, Strings) -> c_int);
+    // SAFETY: the caller's contract.
+    replacing_image(|| unsafe { next(file, argv) })
+}
+
+/// execvpe(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
+    let next = next!(c"execvpe": unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int);
+    // SAFETY: the caller's contract.
+    replacing_image(|| unsafe { next(file, argv, envp) })
+}
+
+/// fexecve(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
+    let next = next!(c"fexecve": unsafe extern "C" fn(c_int, Strings, Strings) -> c_int);
+    // SAFETY: the caller's contract.
+    replacing_image(|| unsafe { next(fd, argv, envp) })
+}
+
+/// execveat(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn execveat(dir: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
+    let next = next!(c"execveat": unsafe extern "C" fn(c_int, *const c_char, Strings, Strings, c_int) -> c_int);
+    // SAFETY: the caller's contract.
+    replacing_image(|| unsafe { next(dir, path, argv, envp, flags) })
+}
+
+type Spawn = unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
+
+/// posix_spawn(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn posix_spawn(
+    pid: *mut c_int,
+    path: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    super::signal::exec_begin();
+    // SAFETY: the caller's contract.
+    let result = unsafe { next!(c"posix_spawn": Spawn)(pid, path, actions, attributes, argv, envp) };
+    super::signal::exec_end();
+    result
+}
+
+/// posix_spawnp(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn posix_spawnp(
+    pid: *mut c_int,
+    file: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    super::signal::exec_begin();
+    // SAFETY: the caller's contract.
+    let result = unsafe { next!(c"posix_spawnp": Spawn)(pid, file, actions, attributes, argv, envp) };
+    super::signal::exec_end();
+    result
+}
+
+/// Closes what would be lost with this process: descriptors of queues whose name is gone.
+extern "C" fn close_nameless() {
+    if desc::any() {
+        desc::close_nameless();
+    }
+}
+
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_EXIT: extern "C" fn() = close_nameless;
+
+/// _exit(2).
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn _exit(status: c_int) -> ! {
+    close_nameless();
+    next!(c"_exit": extern "C" fn(c_int) -> !)(status)
+}
+
+/// _Exit(3).
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn _Exit(status: c_int) -> ! {
+    close_nameless();
+    next!(c"_Exit": extern "C" fn(c_int) -> !)(status)
+}
+
+/// Looks a symbol up for a program that does so by handle (dlsym(libc, "mq_open"), as ctypes does),
+/// which would pass by the preload: our function, if it is one of mqueue.h.
+///
+/// # Safety
+///
+/// `name` is what the program passed to dlsym.
+#[cfg(not(test))]
+unsafe extern "C" fn ours_by_name(handle: *mut c_void, name: *const c_char) -> usize {
+    const RTLD_NEXT: *mut c_void = -1isize as *mut c_void;
+    if handle == RTLD_NEXT || name.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's contract: a NUL-terminated string. A name is compared only as far as it
+    // matches.
+    unsafe {
+        if *name.cast::<u8>() != b'm' || *name.cast::<u8>().add(1) != b'q' || *name.cast::<u8>().add(2) != b'_' {
+            return 0;
+        }
+        let name = core::ffi::CStr::from_ptr(name).to_bytes();
+        use super::mq;
+        match name {
+            b"mq_open" => mq::mq_open as *const () as usize,
+            b"mq_close" => mq::mq_close as *const () as usize,
+            b"mq_unlink" => mq::mq_unlink as *const () as usize,
+            b"mq_send" => mq::mq_send as *const () as usize,
+            b"mq_timedsend" => mq::mq_timedsend as *const () as usize,
+            b"mq_receive" => mq::mq_receive as *const () as usize,
+            b"mq_timedreceive" => mq::mq_timedreceive as *const () as usize,
+            b"mq_getattr" => mq::mq_getattr as *const () as usize,
+            b"mq_setattr" => mq::mq_setattr as *const () as usize,
+            b"mq_notify" => mq::mq_notify as *const () as usize,
+            _ => 0,
+        }
+    }
+}
+
+/// libc's dlsym.
+#[cfg(not(test))]
+extern "C" fn real_dlsym() -> usize {
+    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    static REAL: AtomicUsize = AtomicUsize::new(0);
+    let mut at = REAL.load(Relaxed);
+    if at == 0 {
+        for version in [c"GLIBC_2.34", c"GLIBC_2.2.5", c"GLIBC_2.17"] {
+            // SAFETY: constant names.
+            at = unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) } as usize;
+            if at != 0 {
+                break;
+            }
+        }
+        REAL.store(at, Relaxed);
+    }
+    at
+}
+
+/// dlsym(3). Goes on by a jump, because libc's looks at the return address to know its caller.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg(all(not(test), target_arch = "x86_64"))]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dlsym() {
+    core::arch::naked_asm!(
+        "push rdi",
+        "push rsi",
+        "sub rsp, 8",
+        "call {ours}",
+        "test rax, rax",
+        "jne 2f",
+        "call {real}",
+        "mov r11, rax",
+        "add rsp, 8",
+        "pop rsi",
+        "pop rdi",
+        "jmp r11",
+        "2:",
+        "add rsp, 24",
+        "ret",
+        ours = sym ours_by_name,
+        real = sym real_dlsym,
+    );
+}

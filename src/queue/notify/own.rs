@@ -1,0 +1,454 @@
+//! The registrations of this process, as far as only it can know them.
+//!
+//! Two things need them. exec keeps a registration whose descriptors survive but never signals the
+//! new image, so the records have to be marked on the way ([`exec_begins`]). And a sender may be
+//! one that must not signal this process (another user) or cannot name it (an inner pid namespace),
+//! which the kernel's notifications do not care about. For their sake the description that
+//! registers is *armed*: with O_ASYNC the kernel itself sends the signal of F_SETSIG to the process
+//! of F_SETOWN, by the credentials of whoever set that, for each packet that goes into or out of
+//! the FIFO (fcntl(2)). Such a signal says POLL_IN; [`on_signal`] tells who sent the message, or
+//! that the signal is none (a packet moved for a poller's sake).
+//!
+//! An armed description stays so until its registration is removed, or moves to another descriptor
+//! or signal: programs that register again after each message pay once.
+//!
+//! Entries of a queue change under its lock. A fork child inherits entries that are not its own, which
+//! the process generation tells.
+
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+
+use super::{Registration, fired};
+use crate::abi::{Errno, F_GETSIG, F_SETSIG, Result};
+use crate::queue::{Section, enter};
+use crate::shm::Map;
+use crate::shm::layout::{F_NOTIFY, F_POLLED};
+use crate::sys::getpid;
+use crate::sys::path::stat_fd;
+use crate::sys::tls::{self, Tls, generation};
+use crate::syscall;
+
+/// `Own::state`: not in use.
+const FREE: u32 = 0;
+/// `Own::state`: somebody is filling it in.
+const CLAIMED: u32 = 1;
+/// `Own::state`: registered, or was until a message came.
+const REGISTERED: u32 = 2;
+/// `Own::state`: a sender has fired it through the FIFO, and it was removed before the signal was taken.
+const SPENT: u32 = 3;
+
+/// `Own::armed`: not.
+const PLAIN: u32 = 0;
+/// `Own::armed`: the description sends signals.
+const ARMED: u32 = 1;
+/// `Own::armed`: it did, and shall again if exec fails.
+const SUSPENDED: u32 = 2;
+
+/// `Notify::rare`: it says something.
+const SAVED: u32 = 1 << 31;
+/// `Notify::rare`: the program itself has opened the queue with O_ASYNC.
+const WAS_ASYNC: u32 = 1 << 8;
+/// `Notify::rare`: the signal number that the description had before.
+const SIGNAL: u32 = 0xff;
+
+/// `struct f_owner_ex` of fcntl(2).
+#[repr(C)]
+struct Owner {
+    kind: i32,
+    pid: u32,
+}
+const F_SETOWN_EX: i32 = 15;
+const F_GETOWN_EX: i32 = 16;
+/// What the kernel says of a description that has never had an owner.
+const OWNER_THREAD: i32 = 0;
+const OWNER_PROCESS: i32 = 1;
+
+/// The process that a description's signals go to (0: one that has died, or that we cannot see).
+fn owner(fd: i32) -> Option<u32> {
+    let mut owner = Owner { kind: 0, pid: 0 };
+    // SAFETY: the result goes to a local.
+    unsafe { syscall!(SYS_fcntl, fd, F_GETOWN_EX, &raw mut owner) }.ok()?;
+    (owner.kind == OWNER_PROCESS).then_some(owner.pid)
+}
+
+fn set_owner(fd: i32, kind: i32, pid: u32) -> Result<()> {
+    let owner = Owner { kind, pid };
+    // SAFETY: the structure is a local.
+    unsafe { syscall!(SYS_fcntl, fd, F_SETOWN_EX, &raw const owner) }.map(|_| ())
+}
+
+struct Own {
+    state: AtomicU32,
+    armed: AtomicU32,
+    /// The descriptor that registered; what the kernel says in si_fd.
+    fd: AtomicI32,
+    signo: AtomicI32,
+    /// The process, and its generation.
+    pid: AtomicU32,
+    /// See `Notify::rare`.
+    rare: AtomicU32,
+    generation: AtomicU64,
+    /// Pinned while `REGISTERED`.
+    map: AtomicPtr<Map>,
+    /// 0: it has fired, and the signal has been taken.
+    ticket: AtomicU64,
+    value: AtomicU64,
+    /// While `SPENT`: the sender's process id, and its uid in the upper half.
+    sender: AtomicU64,
+}
+
+const LEN: usize = 256;
+static TABLE: [Own; LEN] = [const {
+    Own {
+        state: AtomicU32::new(FREE),
+        armed: AtomicU32::new(PLAIN),
+        fd: AtomicI32::new(0),
+        signo: AtomicI32::new(0),
+        pid: AtomicU32::new(0),
+        rare: AtomicU32::new(0),
+        generation: AtomicU64::new(0),
+        map: AtomicPtr::new(core::ptr::null_mut()),
+        ticket: AtomicU64::new(0),
+        value: AtomicU64::new(0),
+        sender: AtomicU64::new(0),
+    }
+}; LEN];
+/// Entries ever used.
+static HIGH: AtomicUsize = AtomicUsize::new(0);
+
+/// The entries of this process.
+fn entries() -> impl Iterator<Item = &'static Own> {
+    let generation = generation();
+    TABLE[..HIGH.load(Acquire).min(LEN)].iter().filter(move |own| own.generation.load(Acquire) == generation)
+}
+
+fn find(map: &Map) -> Option<&'static Own> {
+    let at = (&raw const *map).cast_mut();
+    entries().find(|own| own.state.load(Acquire) == REGISTERED && own.map.load(Relaxed) == at)
+}
+
+/// An entry for this process to fill in.
+fn claim() -> Option<&'static Own> {
+    let take = |own: &Own, state| own.state.compare_exchange(state, CLAIMED, AcqRel, Relaxed).is_ok();
+    let generation = generation();
+    for own in &TABLE[..HIGH.load(Acquire).min(LEN)] {
+        let state = own.state.load(Acquire);
+        let inherited = state != CLAIMED && own.generation.load(Acquire) != generation;
+        if (state == FREE || inherited) && take(own, state) {
+            if state == REGISTERED {
+                // SAFETY: a pinned mapping, of which fork has made a copy.
+                unsafe { (*own.map.load(Relaxed)).pins.fetch_sub(1, Release) };
+            }
+            return Some(own);
+        }
+    }
+    let fresh = HIGH.fetch_add(1, AcqRel);
+    if let Some(own) = TABLE.get(fresh) {
+        own.state.store(CLAIMED, Relaxed);
+        return Some(own);
+    }
+    HIGH.store(LEN, Release);
+    // Signals that nobody takes are forgotten, rather than a registration.
+    TABLE.iter().find(|own| own.state.load(Relaxed) == SPENT && take(own, SPENT))
+}
+
+impl Own {
+    fn is_live(&self, map: &Map) -> bool {
+        let h = map.header();
+        h.flags.load(Relaxed) & F_NOTIFY != 0 && h.notify.ticket.load(Relaxed) == self.ticket.load(Relaxed)
+    }
+
+    /// Whether a sender has fired it through the FIFO: who.
+    fn fired(&self, map: &Map) -> Option<u64> {
+        let ticket = self.ticket.load(Relaxed);
+        if ticket == 0 { None } else { fired(map, ticket) }
+    }
+
+    /// Ends it, under the queue's lock.
+    fn retire(&self, map: &Map) {
+        if self.armed.swap(PLAIN, Relaxed) == ARMED {
+            self.disarm(map);
+        }
+        let mut state = FREE;
+        if let Some(sender) = self.fired(map) {
+            self.sender.store(sender, Relaxed);
+            state = SPENT;
+        }
+        self.state.store(state, Release);
+        map.pins.fetch_sub(1, Release);
+    }
+
+    /// Has the kernel signal this process from now on. False: it does not want to.
+    fn arm(&self, map: &Map) -> bool {
+        let n = &map.header().notify;
+        let (fd, pid) = (self.fd.load(Relaxed), self.pid.load(Relaxed));
+        // SAFETY: no pointers, all along.
+        let armed = || unsafe {
+            let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL)?;
+            let asynchronous = flags as i32 & libc::O_ASYNC != 0;
+            let mut rare = syscall!(SYS_fcntl, fd, F_GETSIG)? as u32 & SIGNAL | SAVED;
+            if asynchronous {
+                // The program's own, or left over by a process that has died.
+                let saved = n.rare.load(Relaxed);
+                rare = if owner(fd).is_some() && saved & SAVED != 0 { saved } else { rare | WAS_ASYNC };
+                syscall!(SYS_fcntl, fd, libc::F_SETFL, flags & !(libc::O_ASYNC as usize))?;
+            }
+            syscall!(SYS_fcntl, fd, F_SETSIG, self.signo.load(Relaxed))?;
+            set_owner(fd, OWNER_PROCESS, pid)?;
+            syscall!(SYS_fcntl, fd, libc::F_SETFL, flags | libc::O_ASYNC as usize)?;
+            Ok::<u32, Errno>(rare)
+        };
+        let Ok(rare) = armed() else { return false };
+        self.rare.store(rare, Relaxed);
+        n.rare.store(rare, Relaxed);
+        n.armed.store(pid, Relaxed);
+        self.armed.store(ARMED, Relaxed);
+        true
+    }
+
+    /// Undoes [`Own::arm`], unless the descriptor is another by now, or another process has armed
+    /// the description for itself.
+    fn disarm(&self, map: &Map) {
+        let (fd, pid) = (self.fd.load(Relaxed), self.pid.load(Relaxed));
+        let n = &map.header().notify;
+        if n.armed.load(Relaxed) == pid {
+            n.armed.store(0, Relaxed);
+        }
+        if !stat_fd(fd).is_ok_and(|st| st.st_ino == map.fifo_ino && st.st_dev == map.dev) {
+            return;
+        }
+        let rare = self.rare.load(Relaxed);
+        // SAFETY: no pointers, all along.
+        let _ = unsafe {
+            let disarmed = || {
+                if owner(fd) != Some(pid) {
+                    return Ok(());
+                }
+                set_owner(fd, OWNER_THREAD, 0)?;
+                if rare & WAS_ASYNC == 0 {
+                    let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL)?;
+                    syscall!(SYS_fcntl, fd, libc::F_SETFL, flags & !(libc::O_ASYNC as usize))?;
+                }
+                syscall!(SYS_fcntl, fd, F_SETSIG, rare & SIGNAL)?;
+                Ok::<(), Errno>(())
+            };
+            disarmed()
+        };
+    }
+}
+
+/// Enters a registration that this process is making, under the queue's lock. `foreign`: senders may
+/// be unable to signal it. Returns whether its description is armed.
+pub(super) fn entered(section: &Section<'_>, fd: i32, what: Registration, ticket: u64, foreign: bool) -> bool {
+    let map = section.map;
+    let n = &map.header().notify;
+    let pid = n.pid.load(Relaxed);
+    let signals = what.kind == libc::SIGEV_SIGNAL && what.signo > 0;
+    // While the packets follow the queue each of them would signal: then senders that cannot signal
+    // are let down rather than the program bothered.
+    let arms = foreign && signals && map.header().flags.load(Relaxed) & F_POLLED == 0;
+    let mut entry = find(map);
+    if let Some(own) = entry {
+        let armed = own.armed.load(Relaxed) == ARMED;
+        let same = arms
+            && own.fd.load(Relaxed) == fd
+            && own.signo.load(Relaxed) == what.signo
+            && n.armed.load(Relaxed) == pid;
+        if !signals || own.fired(map).is_some() || armed && !same {
+            own.retire(map);
+            entry = None;
+        }
+    }
+    if !signals {
+        return false;
+    }
+    let own = match entry {
+        Some(own) => own,
+        None => {
+            let Some(own) = claim() else { return false };
+            own.armed.store(PLAIN, Relaxed);
+            own.pid.store(pid, Relaxed);
+            own.map.store((&raw const *map).cast_mut(), Relaxed);
+            own.generation.store(generation(), Release);
+            map.pins.fetch_add(1, Relaxed);
+            own
+        }
+    };
+    own.fd.store(fd, Relaxed);
+    own.signo.store(what.signo, Relaxed);
+    own.ticket.store(ticket, Relaxed);
+    own.value.store(what.value, Relaxed);
+    own.state.store(REGISTERED, Release);
+    arms && (own.armed.load(Relaxed) == ARMED || own.arm(map))
+}
+
+/// The registration of this process for a queue has been removed, under the queue's lock.
+pub(super) fn removed(section: &Section<'_>) {
+    if let Some(own) = find(section.map) {
+        own.retire(section.map);
+    }
+}
+
+/// This process polls the queue from now on, under the queue's lock: see [`entered`].
+pub(super) fn polled(section: &Section<'_>) {
+    let map = section.map;
+    if let Some(own) = find(map)
+        && own.armed.swap(PLAIN, Relaxed) == ARMED
+    {
+        own.disarm(map);
+    }
+}
+
+/// Whether this process, or the one that has forked it, has ever registered for a signal.
+#[inline(always)]
+pub fn any() -> bool {
+    HIGH.load(Relaxed) != 0
+}
+
+/// This process is about to close a descriptor of the queue, which ends its registration.
+#[cold]
+pub fn closing(map: &Map) {
+    let Some(own) = find(map) else { return };
+    // A child that shares our memory closes a copy of its own.
+    if own.pid.load(Relaxed) != getpid() {
+        return;
+    }
+    let Ok(tls) = tls::ready() else { return };
+    let _section = enter(map, tls);
+    if own.state.load(Acquire) == REGISTERED {
+        own.retire(map);
+    }
+}
+
+/// What a signal of a descriptor is.
+pub enum Meaning {
+    /// What it says.
+    Itself,
+    /// A notification: the sender's process id and real uid, and `sigev_value`.
+    Notification(u32, u32, u64),
+    /// A packet in the FIFO has moved, which is nobody's business.
+    Nothing,
+}
+
+/// The meaning of a signal that says that something is up with descriptor `fd` (POLL_IN, POLL_OUT, or
+/// SI_SIGIO). Async-signal-safe, outside critical sections.
+#[cold]
+pub fn on_signal(signo: i32, fd: i32) -> Meaning {
+    let of_sender = |own: &Own, sender: u64| {
+        Meaning::Notification(sender as u32, (sender >> 32) as u32, own.value.load(Relaxed))
+    };
+    let is_it = |own: &&Own| own.signo.load(Relaxed) == signo && own.fd.load(Relaxed) == fd;
+    // What came first goes first.
+    for own in entries().filter(is_it) {
+        if own.state.load(Acquire) == SPENT {
+            let meaning = of_sender(own, own.sender.load(Relaxed));
+            if own.state.compare_exchange(SPENT, FREE, AcqRel, Relaxed).is_ok() {
+                return meaning;
+            }
+        }
+    }
+    let Ok(tls) = tls::ready() else { return Meaning::Itself };
+    let mut meaning = Meaning::Itself;
+    for own in entries().filter(is_it) {
+        with_map(tls, own, |map| {
+            if own.armed.load(Relaxed) != ARMED {
+                return;
+            }
+            meaning = match own.fired(map) {
+                Some(sender) => {
+                    let meaning = of_sender(own, sender);
+                    own.ticket.store(0, Relaxed);
+                    meaning
+                }
+                None => Meaning::Nothing,
+            };
+            if matches!(meaning, Meaning::Nothing) && !own.is_live(map) {
+                own.retire(map);
+            }
+        });
+        if !matches!(meaning, Meaning::Itself) {
+            break;
+        }
+    }
+    meaning
+}
+
+/// Calls `f` under the lock of an entry's queue, if the entry is still registered then.
+fn with_map(tls: &'static Tls, own: &Own, f: impl FnOnce(&Map)) {
+    let hazard = tls.hazard();
+    let outer = hazard.at.load(Relaxed);
+    let at = own.map.load(Acquire);
+    hazard.set(at as usize);
+    let is_registered = || own.state.load(Acquire) == REGISTERED && own.map.load(Relaxed) == at;
+    if is_registered() {
+        // SAFETY: registered entries have their mapping pinned, and from now on it stays because
+        // our record says so (see `desc::known_by`).
+        let map = unsafe { &*at };
+        let section = enter(map, tls);
+        if is_registered() {
+            f(map);
+        }
+        drop(section);
+    }
+    hazard.set(outer);
+}
+
+/// The program is about to give signal `signo` its default action: what is armed for a registration
+/// that is over must not set it off.
+#[cold]
+pub fn on_default(signo: i32) {
+    let Ok(tls) = tls::ready() else { return };
+    for own in entries() {
+        if own.armed.load(Relaxed) == ARMED && own.signo.load(Relaxed) == signo {
+            with_map(tls, own, |map| {
+                if !own.is_live(map) {
+                    own.retire(map);
+                }
+            });
+        }
+    }
+}
+
+/// This process (not a child that shares its memory) is about to call exec: registrations whose
+/// descriptors all survive stay, but the new image gets no signal.
+pub fn exec_begins() {
+    let Ok(tls) = tls::ready() else { return };
+    let pid = getpid();
+    for own in entries().filter(|own| own.pid.load(Relaxed) == pid) {
+        with_map(tls, own, |map| {
+            if own.armed.load(Relaxed) == ARMED {
+                own.disarm(map);
+                own.armed.store(SUSPENDED, Relaxed);
+            }
+            if own.is_live(map) {
+                map.header().notify.state.store(super::EXECED, Relaxed);
+            }
+        });
+    }
+}
+
+/// exec has failed: undoes [`exec_begins`].
+pub fn exec_failed() {
+    let Ok(tls) = tls::ready() else { return };
+    let pid = getpid();
+    for own in entries().filter(|own| own.pid.load(Relaxed) == pid) {
+        with_map(tls, own, |map| {
+            if own.is_live(map) {
+                map.header().notify.state.store(0, Relaxed);
+            }
+            if own.armed.load(Relaxed) == SUSPENDED {
+                own.armed.store(PLAIN, Relaxed);
+                if own.is_live(map) && map.header().flags.load(Relaxed) & F_POLLED == 0 {
+                    own.arm(map);
+                }
+            }
+        });
+    }
+}
+
+/// What an armed description kept where its signal number is now: that number, and whether the program
+/// itself has set O_ASYNC. `None`: the description, which has O_ASYNC set, is not armed.
+pub fn kept_by_armed(map: &Map, fd: i32) -> Option<(i32, bool)> {
+    let rare = map.header().notify.rare.load(Relaxed);
+    (owner(fd).is_some() && rare & SAVED != 0).then_some(((rare & SIGNAL) as i32, rare & WAS_ASYNC != 0))
+}
