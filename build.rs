@@ -7,6 +7,7 @@ fn main() {
     cc::Build::new()
         .file("cshim/cshim.c")
         .file("cshim/process.c")
+        .file("cshim/stream.c")
         .flag("-fvisibility=hidden")
         // pthread_cancel unwinds from inside the sleep: tables for every instruction, and the
         // setjmp form of pthread_cleanup_push, which needs no call-site table (no -fexceptions).

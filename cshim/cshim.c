@@ -92,6 +92,63 @@ extern long mqns_resume(struct wait *, int);
 extern void mqns_cancel(void *);
 extern int mqns_restarting(struct wait *);
 
+/* What raw_restartable says of a call that the kernel has begun again (the number that it has for this
+ * itself, and never shows). The same in src/queue/wait.rs. */
+#define RESTARTED (-512)
+
+/* A raw system call that ends when the kernel would begin it anew: after SIGSTOP and SIGCONT, or any
+ * signal without a handler, which programs are not told of otherwise.
+ *
+ * The instruction `syscall` alone is a critical section of rseq(2). Behind it a thread is outside,
+ * however long it has slept. To begin the call anew the kernel sets the thread back to the instruction,
+ * finds it in a critical section that was left in between, and sends it to the abort handler. So it does
+ * with a thread that has not got as far as the call, where it sets the thread down again: rcx tells,
+ * which the instruction overwrites. (Kernels that look into critical sections after interrupts only
+ * restart the call as they always did.) */
+#if defined(__x86_64__)
+extern const ptrdiff_t __rseq_offset __attribute__((weak, visibility("default")));
+extern const unsigned __rseq_size __attribute__((weak, visibility("default")));
+
+static inline long raw_restartable(long nr, long a, long b, long c, long d, long e)
+{
+    char *thread;
+    long ret = nr, called = 0;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    /* libc is older than 2.35, or was told to leave rseq alone. */
+    if (&__rseq_size == NULL || __rseq_size == 0)
+        return raw(nr, a, b, c, d, e, 0);
+    __asm__("mov %%fs:0, %0" : "=r"(thread));
+    /* struct rseq: the critical section's descriptor is its second word. */
+    volatile uint64_t *section = (uint64_t *)(thread + __rseq_offset + 8);
+    __asm__ volatile(".pushsection .data.rel.ro.mqns_rseq, \"aw\", @progbits\n"
+                     ".balign 32\n"
+                     "3: .long 0, 0\n" /* version, flags */
+                     ".quad 1f, 2, 4f\n" /* begin, length, abort handler */
+                     ".popsection\n"
+                     "0: lea 3b(%%rip), %%r11\n"
+                     "mov %%r11, (%[section])\n"
+                     "1: syscall\n"
+                     "jmp 5f\n"
+                     ".byte 0x0f, 0xb9, 0x3d\n" /* ud1, with the signature that libc has told the kernel */
+                     ".long 0x53053053\n"
+                     "4: test %%rcx, %%rcx\n"
+                     "jz 0b\n"
+                     "mov %[restarted], %%rax\n"
+                     "5:\n"
+                     : "+a"(ret), "+c"(called)
+                     : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), [section] "r"(section), [restarted] "i"(RESTARTED)
+                     : "r11", "cc", "memory");
+    *section = 0;
+    return ret;
+}
+#else
+static inline long raw_restartable(long nr, long a, long b, long c, long d, long e)
+{
+    return raw(nr, a, b, c, d, e, 0);
+}
+#endif
+
 /* futex_waitv(2) restarts after a handler with SA_RESTART, and takes an absolute deadline; where it
  * is missing, FUTEX_WAIT_BITSET ends with EINTR after any handler and mqns_restarting decides. */
 static long futex_sleep(struct wait *w)
@@ -100,7 +157,7 @@ static long futex_sleep(struct wait *w)
     if (!__atomic_load_n(&no_waitv, __ATOMIC_RELAXED)) {
         struct { uint64_t val, uaddr; uint32_t flags, reserved; } one = {
             w->expected, (uintptr_t)w->word, 2 /* FUTEX_32, shared */, 0 };
-        long r = raw(SYS_futex_waitv, (long)&one, 1, 0, w->timed ? (long)&w->deadline : 0, CLOCK_REALTIME, 0);
+        long r = raw_restartable(SYS_futex_waitv, (long)&one, 1, 0, w->timed ? (long)&w->deadline : 0, CLOCK_REALTIME);
         if (r != -ENOSYS && r != -EPERM)
             return r < 0 ? r : 0;
         __atomic_store_n(&no_waitv, 1, __ATOMIC_RELAXED);
@@ -486,6 +543,7 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e)
 /* ---- the descriptor as a file ------------------------------------------------------------------ */
 
 extern long mqns_reopen(int, const char *, int);
+extern long mqns_sysctl_open(const char *, int);
 extern long mqns_ioctl(int, unsigned long, long);
 extern void *mqns_next(int);
 
@@ -504,7 +562,9 @@ extern void *mqns_next(int);
     int cshim_##name(const char *path, int flags, ...)                                              \
     {                                                                                               \
         MODE(flags)                                                                                 \
-        long r = mqns_reopen(AT_FDCWD, path, flags);                                                \
+        long r = mqns_sysctl_open(path, flags);                                                     \
+        if (__builtin_expect(r == BYPASS, 1))                                                       \
+            r = mqns_reopen(AT_FDCWD, path, flags);                                                 \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             return ((int (*)(const char *, int, ...))mqns_next(next))(path, flags, mode);           \
         return (int)finish(r);                                                                      \
@@ -513,7 +573,9 @@ extern void *mqns_next(int);
     int cshim_##name(int dir, const char *path, int flags, ...)                                     \
     {                                                                                               \
         MODE(flags)                                                                                 \
-        long r = mqns_reopen(dir, path, flags);                                                     \
+        long r = mqns_sysctl_open(path, flags);                                                     \
+        if (__builtin_expect(r == BYPASS, 1))                                                       \
+            r = mqns_reopen(dir, path, flags);                                                      \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             return ((int (*)(int, const char *, int, ...))mqns_next(next))(dir, path, flags, mode); \
         return (int)finish(r);                                                                      \

@@ -242,10 +242,10 @@ pub fn visible_flags(fd: i32, flags: i32) -> i32 {
     let mut signal = unsafe { syscall!(SYS_fcntl, fd, abi::F_GETSIG) }.unwrap_or(0) as i32;
     if flags & libc::O_ASYNC != 0
         && let Some(descriptor) = known(fd)
-        && let Some((before, asynchronous)) = notify::kept_by_armed(descriptor.map, fd)
+        && let Some(before) = notify::kept_by_armed(descriptor.map, fd)
     {
         signal = before;
-        kept = kept & !libc::O_ASYNC | if asynchronous { libc::O_ASYNC } else { 0 };
+        kept &= !libc::O_ASYNC;
     }
     flags_to_mode(flags) | kept | signal_to_rare(signal)
 }

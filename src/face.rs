@@ -914,3 +914,20 @@ pub fn reopen(d: &Descriptor, tls: &'static Tls, flags: i32) -> Result<usize> {
     const GONE: i32 = EXCLUSIVE | libc::O_TRUNC | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_DIRECTORY;
     queues::reopen(tls, d.map, flags & !GONE).map(keep_over_exec)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_to_descriptors_are_told_from_others() {
+        let own = std::format!("/proc/{}/fd/7", std::process::id());
+        for path in ["/proc/self/fd/7", "/proc/thread-self/fd/7", &own] {
+            assert_eq!(in_proc(path.as_bytes()), Some(7), "{path}");
+        }
+        for path in ["/proc/self/fd/07", "/proc/self/fd/", "/proc/self/fd/7/", "/proc/self/fdinfo/7", "/proc/1x/fd/7"] {
+            assert_eq!(in_proc(path.as_bytes()), None, "{path}");
+        }
+        assert_eq!(number(b"4294967296"), None);
+    }
+}

@@ -95,3 +95,30 @@ pub fn set(fd: i32, offset: i64) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::path::{Fd, Path};
+
+    #[test]
+    fn each_description_has_its_own_offset() {
+        let name = std::format!("{}/mqns-offset-{}", std::env::temp_dir().display(), std::process::id());
+        let path = Path::new(&[name.as_bytes()]).unwrap();
+        path.make_fifo(0o600).unwrap();
+        let fds: Vec<Fd> = (0..20).map(|_| path.open(libc::O_RDWR, 0).unwrap()).collect();
+        path.unlink().unwrap();
+        for turn in [1, 3, 2, 0, MAX + 1, 5] {
+            for (n, fd) in fds.iter().enumerate() {
+                set(fd.0, n as i64 * turn).unwrap();
+            }
+            for (n, fd) in fds.iter().enumerate() {
+                assert_eq!(get(fd.0), (n as i64 * turn).min(MAX));
+            }
+        }
+        // SAFETY: no pointers.
+        let dup = Fd(unsafe { syscall!(SYS_dup, fds[7].0).unwrap() } as i32);
+        set(dup.0, 99).unwrap();
+        assert_eq!((get(fds[7].0), get(fds[8].0)), (99, 40));
+    }
+}

@@ -6,10 +6,10 @@
 
 use core::ffi::{c_int, c_uint, c_void};
 
-use super::{BYPASS, jump, next, raw_result, ret};
+use super::{BYPASS, jump, next, raw_result, ret, sysctl};
 use crate::abi::{self, Errno, FILENT_SIZE, Result};
 use crate::desc::{self, Descriptor};
-use crate::queue::notify::LOCK_BASE;
+use crate::queue::notify::{self, LOCK_BASE};
 use crate::sys::fault;
 use crate::sys::tls;
 use crate::syscall;
@@ -25,6 +25,7 @@ jump! {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C-unwind" fn close(fd: c_int) -> c_int {
     if !desc::is_known(fd) {
+        sysctl::forget(fd);
         return next!(c"close": extern "C-unwind" fn(c_int) -> c_int)(fd);
     }
     ret(crate::sys::check(mqns_close(fd))) as c_int
@@ -85,6 +86,7 @@ pub extern "C" fn mqns_dup(fd: c_int) -> isize {
     let result = unsafe { syscall!(SYS_dup, fd) };
     if let Ok(new) = result {
         desc::duplicated(fd, new as i32);
+        sysctl::duplicated(fd, new as i32);
     }
     raw_result(result)
 }
@@ -102,6 +104,7 @@ pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: 
     if result.is_ok() {
         let replaced = desc::forget(to);
         desc::duplicated(from, to);
+        sysctl::duplicated(from, to);
         if let (Some(closed), Ok(tls)) = (replaced, tls::ready()) {
             closed.finish(tls);
         }
@@ -150,6 +153,7 @@ pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isiz
         // The signal number is where rare flags are kept; a queue never sends SIGIO.
         abi::F_GETSIG => 0,
         abi::F_SETSIG if (0..=64).contains(&argument) => 0,
+        libc::F_GETOWN if notify::kept_by_armed(descriptor.map, fd).is_some() => 0,
         libc::F_GETPIPE_SZ | libc::F_SETPIPE_SZ => -(libc::EBADF as isize),
         _ => BYPASS,
     }

@@ -10,7 +10,7 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
-use super::{BYPASS, find_next, jump, next, raw_result, ret};
+use super::{BYPASS, find_next, jump, next, raw_result, ret, sysctl};
 use crate::abi::{Errno, Result};
 use crate::desc;
 use crate::face::{self, From};
@@ -22,6 +22,10 @@ jump! {
     open => cshim_open;
     /// open(2) for programs with 64-bit offsets.
     open64 => cshim_open64;
+    /// open(2), by its older name.
+    __open => cshim_open;
+    /// open(2), by its older name.
+    __open64 => cshim_open64;
     /// openat(2).
     openat => cshim_openat;
     /// openat(2) for programs with 64-bit offsets.
@@ -60,6 +64,7 @@ macro_rules! hooks {
         #[allow(unused_unsafe)]
         pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $ret {
             hooks!(@$kind [$($point)?] $ret, $($key)*);
+            hooks!(@sysctl $name $($arg)*);
             const NAME: &core::ffi::CStr =
                 match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
                     Ok(name) => name,
@@ -75,6 +80,19 @@ macro_rules! hooks {
             unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> $ret>(at)($($arg),*) }
         }
     )*};
+    // The two calls that matter to `/proc/sys/fs/mqueue`.
+    (@sysctl read $fd:ident $to:ident $len:ident) => {
+        if sysctl::is_known($fd) {
+            sysctl::refresh($fd);
+        }
+    };
+    (@sysctl write $fd:ident $from:ident $len:ident) => {
+        if sysctl::is_known($fd) {
+            // SAFETY: the caller's contract; user pointers are accessed with faults caught.
+            return ret(unsafe { sysctl::write($fd, $from.cast(), $len) });
+        }
+    };
+    (@sysctl $($other:ident)*) => {};
     (@fd [$($point:ident)?] $ret:ty, $fd:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
         if desc::is_known($fd) {
             $(hooks!(@$point);)?
@@ -218,12 +236,16 @@ hooks! {
 hooks! {
     /// read(2).
     fn read(fd: c_int, to: *mut u8, len: usize) -> isize, fd[point] { fd => |d, tls| face::read(d, tls, From::Here, to, len) }
+    /// read(2), by its older name.
+    fn __read(fd: c_int, to: *mut u8, len: usize) -> isize, fd[point] { fd => |d, tls| face::read(d, tls, From::Here, to, len) }
     /// read(2), fortified.
     fn __read_chk(fd: c_int, to: *mut u8, len: usize, size: usize) -> isize, if_fd[point] { len <= size, fd => |d, tls| face::read(d, tls, From::Here, to, len) }
     /// pread(2).
     fn pread(fd: c_int, to: *mut u8, len: usize, at: i64) -> isize, fd[point] { fd => |d, tls| face::read(d, tls, From::Offset(at), to, len) }
     /// pread(2).
     fn pread64(fd: c_int, to: *mut u8, len: usize, at: i64) -> isize, fd[point] { fd => |d, tls| face::read(d, tls, From::Offset(at), to, len) }
+    /// pread(2), by its older name.
+    fn __pread64(fd: c_int, to: *mut u8, len: usize, at: i64) -> isize, fd[point] { fd => |d, tls| face::read(d, tls, From::Offset(at), to, len) }
     /// pread(2), fortified.
     fn __pread_chk(fd: c_int, to: *mut u8, len: usize, at: i64, size: usize) -> isize, if_fd[point] { len <= size, fd => |d, tls| face::read(d, tls, From::Offset(at), to, len) }
     /// pread(2), fortified.
@@ -240,6 +262,8 @@ hooks! {
     fn preadv64v2(fd: c_int, vector: Vector, count: c_int, at: i64, flags: c_int) -> isize, fd[point] { fd => |d, tls| face::readv2(d, tls, at, vector, count as usize, flags) }
     /// lseek(2).
     fn lseek(fd: c_int, by: i64, whence: c_int) -> i64, fd[] { fd => |d, _| face::lseek(d, by, whence) }
+    /// lseek(2), by its older name.
+    fn __lseek(fd: c_int, by: i64, whence: c_int) -> i64, fd[] { fd => |d, _| face::lseek(d, by, whence) }
     /// lseek(2).
     fn lseek64(fd: c_int, by: i64, whence: c_int) -> i64, fd[] { fd => |d, _| face::lseek(d, by, whence) }
 }
@@ -248,10 +272,14 @@ hooks! {
 hooks! {
     /// write(2).
     fn write(fd: c_int, from: *const c_void, len: usize) -> isize, fd[point] { fd => |d, _| face::write(d) }
+    /// write(2), by its older name.
+    fn __write(fd: c_int, from: *const c_void, len: usize) -> isize, fd[point] { fd => |d, _| face::write(d) }
     /// pwrite(2).
     fn pwrite(fd: c_int, from: *const c_void, len: usize, at: i64) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at) }
     /// pwrite(2).
     fn pwrite64(fd: c_int, from: *const c_void, len: usize, at: i64) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at) }
+    /// pwrite(2), by its older name.
+    fn __pwrite64(fd: c_int, from: *const c_void, len: usize, at: i64) -> isize, fd[point] { fd => |d, _| face::pwrite(d, at) }
     /// writev(2).
     fn writev(fd: c_int, vector: Vector, count: c_int) -> isize, fd[point] { fd => |d, _| face::write(d) }
     /// pwritev(2).

@@ -36,7 +36,7 @@ jump! {
 
 /// Sets the thread up, and at the first use in a process the signal handling as well.
 #[inline(always)]
-fn ready() -> Result<&'static Tls> {
+pub fn ready() -> Result<&'static Tls> {
     let tls = tls::ready()?;
     if tls::ON_DEFERRED.load(Relaxed).is_null() {
         first_use();

@@ -1187,12 +1187,11 @@ pub unsafe extern "C-unwind" fn sigtimedwait(
     // SAFETY: the caller's contract; `info` is the caller's or a local, and filled in when a signal
     // has come.
     unsafe {
-        // A bad timeout is libc's business; without a hook there is nothing to be done again.
-        let start = if ON_READY.load(Ordering::Acquire) != 0 { monotonic() } else { libc::timespec { tv_sec: 0, tv_nsec: 0 } };
+        let start = if timeout.is_null() { None } else { Some(monotonic()) };
         let mut sig = next(set, info, timeout);
         while sig > 0 && is_nothing(&mut *info) {
             // As long as is left of it.
-            let left = if timeout.is_null() { None } else { Some(left(*timeout, start)) };
+            let left = start.map(|start| left(*timeout, start));
             sig = next(set, info, left.as_ref().map_or(null(), |left| &raw const *left));
         }
         sig

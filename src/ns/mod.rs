@@ -15,6 +15,7 @@
 
 pub mod control;
 pub mod queues;
+pub mod sysctl;
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 

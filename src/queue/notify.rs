@@ -126,8 +126,7 @@ pub fn current(map: &Map, tls: &Tls, fd: i32) -> Result<Option<(Registration, i3
     if h.flags.load(Relaxed) & F_NOTIFY == 0 {
         return Ok(None);
     }
-    let what =
-        Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) };
+    let what = Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) };
     Ok(holder(fd, n.ticket.load(Relaxed)).map(|pid| (what, pid)))
 }
 

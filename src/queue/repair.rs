@@ -147,6 +147,7 @@ fn rebuild(map: &Map) -> Result<()> {
                 {
                     // Told that its message is in the queue: now it is.
                     super::store::link(map, w.slot.load(Relaxed), slot)?;
+                    w.slot.store(NONE, Relaxed);
                 }
                 if dead {
                     free_waiter(map, index, w);

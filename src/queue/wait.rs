@@ -31,6 +31,10 @@ use crate::sys::futex::{self, Timespec};
 use crate::sys::tls::Tls;
 use crate::syscall;
 
+/// Result of a sleep that the kernel would have begun anew: its thread was stopped and continued, or
+/// woken by a signal without a handler. The same in `cshim/`.
+const RESTARTED: i32 = -512;
+
 /// A blocked call. Lives in the frame of `cshim/` that sleeps; the first four fields are read there.
 #[repr(C)]
 pub struct Wait {
@@ -67,7 +71,8 @@ pub(crate) struct Wake<'a> {
     waiter: &'a Waiter,
     index: u32,
     ticket: u64,
-    /// The message that was let in for a sender: `Slot::seq`.
+    /// The message that was let in for a sender: its slot and `Slot::seq`.
+    slot: u32,
     seq: u64,
     tid: u32,
     asleep: bool,
@@ -79,6 +84,12 @@ impl Wake<'_> {
     pub(crate) fn release_and_wake(self, section: Section<'_>, fd: i32) {
         let (map, tls) = (section.map, section.tls);
         if !self.asleep {
+            return;
+        }
+        if map.header().flags.load(Relaxed) & F_MIXED_PIDS != 0 {
+            // Nobody could find out that the lock's owner is dead, so its death must not be missed:
+            // wake under the lock, slow as that is.
+            futex::wake(&self.waiter.word, 1);
             return;
         }
         let outer = section.into_held().release_towards(&self.waiter.word);
@@ -107,10 +118,12 @@ impl Wake<'_> {
             return;
         }
         let sender = w.kind.load(Relaxed) == 1;
-        let index = w.slot.load(Relaxed);
+        let index = if sender { self.slot } else { w.slot.load(Relaxed) };
         let Ok(slot) = map.slot(index) else { return };
         if sender {
             if stopped && unlink_ready(map, index, slot, self.seq) {
+                slot.holder.store(self.tid, Relaxed);
+                w.slot.store(index, Relaxed);
                 slot.state.store(FILLING, Release);
                 w.state.store(W_OUT, Relaxed);
             } else if stopped {
@@ -228,7 +241,7 @@ fn serve_first<'a>(section: &Section<'a>, line: &Line, slot: Option<u32>) -> Res
                 }
                 Ok(_) => {
                     let asleep = seen & WORD_ASLEEP != 0;
-                    let wake = Wake { waiter: w, index, ticket, seq: 0, tid, asleep };
+                    let wake = Wake { waiter: w, index, ticket, slot: NONE, seq: 0, tid, asleep };
                     return Ok(Some((index, w, wake)));
                 }
                 Err(now) => seen = now,
@@ -304,6 +317,9 @@ pub(super) fn let_sender_in<'a>(section: &Section<'a>) -> Result<Option<Wake<'a>
             }
             link(map, index, slot)?;
             wake.seq = slot.seq.load(Relaxed);
+            wake.slot = index;
+            // The slot is the queue's now, and may be another sender's before this one wakes.
+            w.slot.store(NONE, Relaxed);
             Ok(Some(wake))
         }
         None => Ok(None),
@@ -584,18 +600,19 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             } else {
                 None
             };
-            if ended.is_none() && state == W_QUEUED {
+            if ended.is_none() && state == W_QUEUED && slept != RESTARTED {
                 // Woken for nothing: go on sleeping, in the same place.
                 drop(section);
                 announce_sleep(map, w, tls, wait);
                 return Ok(Step::Sleep);
             }
+            if state == W_QUEUED {
+                leave_line(map, line_of(map, w), w)?;
+                w.state.store(W_OUT, Relaxed);
+            }
             if ended.is_none() {
                 // SAFETY: the caller's contract.
                 return unsafe { start_over(section, wait, w, index) };
-            }
-            if state == W_QUEUED {
-                leave_line(map, line_of(map, w), w)?;
             }
             if wait.sender == 1 {
                 give_back(map, index, map.slot(index)?);

@@ -46,8 +46,6 @@ const SUSPENDED: u32 = 2;
 
 /// `Notify::rare`: it says something.
 const SAVED: u32 = 1 << 31;
-/// `Notify::rare`: the program itself has opened the queue with O_ASYNC.
-const WAS_ASYNC: u32 = 1 << 8;
 /// `Notify::rare`: the signal number that the description had before.
 const SIGNAL: u32 = 0xff;
 
@@ -185,12 +183,14 @@ impl Own {
         // SAFETY: no pointers, all along.
         let armed = || unsafe {
             let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL)?;
-            let asynchronous = flags as i32 & libc::O_ASYNC != 0;
             let mut rare = syscall!(SYS_fcntl, fd, F_GETSIG)? as u32 & SIGNAL | SAVED;
-            if asynchronous {
-                // The program's own, or left over by a process that has died.
-                let saved = n.rare.load(Relaxed);
-                rare = if owner(fd).is_some() && saved & SAVED != 0 { saved } else { rare | WAS_ASYNC };
+            if flags as i32 & libc::O_ASYNC != 0 {
+                // Left over by a process that has died; or the program has opened the queue with
+                // it, and then the kernel lets nobody change it.
+                rare = n.rare.load(Relaxed);
+                if owner(fd).is_none() || rare & SAVED == 0 {
+                    return Err(Errno::EINVAL);
+                }
                 syscall!(SYS_fcntl, fd, libc::F_SETFL, flags & !(libc::O_ASYNC as usize))?;
             }
             syscall!(SYS_fcntl, fd, F_SETSIG, self.signo.load(Relaxed))?;
@@ -225,10 +225,8 @@ impl Own {
                     return Ok(());
                 }
                 set_owner(fd, OWNER_THREAD, 0)?;
-                if rare & WAS_ASYNC == 0 {
-                    let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL)?;
-                    syscall!(SYS_fcntl, fd, libc::F_SETFL, flags & !(libc::O_ASYNC as usize))?;
-                }
+                let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL)?;
+                syscall!(SYS_fcntl, fd, libc::F_SETFL, flags & !(libc::O_ASYNC as usize))?;
                 syscall!(SYS_fcntl, fd, F_SETSIG, rare & SIGNAL)?;
                 Ok::<(), Errno>(())
             };
@@ -250,10 +248,8 @@ pub(super) fn entered(section: &Section<'_>, fd: i32, what: Registration, ticket
     let mut entry = find(map);
     if let Some(own) = entry {
         let armed = own.armed.load(Relaxed) == ARMED;
-        let same = arms
-            && own.fd.load(Relaxed) == fd
-            && own.signo.load(Relaxed) == what.signo
-            && n.armed.load(Relaxed) == pid;
+        let same =
+            arms && own.fd.load(Relaxed) == fd && own.signo.load(Relaxed) == what.signo && n.armed.load(Relaxed) == pid;
         if !signals || own.fired(map).is_some() || armed && !same {
             own.retire(map);
             entry = None;
@@ -334,9 +330,8 @@ pub enum Meaning {
 /// SI_SIGIO). Async-signal-safe, outside critical sections.
 #[cold]
 pub fn on_signal(signo: i32, fd: i32) -> Meaning {
-    let of_sender = |own: &Own, sender: u64| {
-        Meaning::Notification(sender as u32, (sender >> 32) as u32, own.value.load(Relaxed))
-    };
+    let of_sender =
+        |own: &Own, sender: u64| Meaning::Notification(sender as u32, (sender >> 32) as u32, own.value.load(Relaxed));
     let is_it = |own: &&Own| own.signo.load(Relaxed) == signo && own.fd.load(Relaxed) == fd;
     // What came first goes first.
     for own in entries().filter(is_it) {
@@ -397,6 +392,9 @@ fn with_map(tls: &'static Tls, own: &Own, f: impl FnOnce(&Map)) {
 /// that is over must not set it off.
 #[cold]
 pub fn on_default(signo: i32) {
+    if !any() {
+        return;
+    }
     let Ok(tls) = tls::ready() else { return };
     for own in entries() {
         if own.armed.load(Relaxed) == ARMED && own.signo.load(Relaxed) == signo {
@@ -412,6 +410,9 @@ pub fn on_default(signo: i32) {
 /// This process (not a child that shares its memory) is about to call exec: registrations whose
 /// descriptors all survive stay, but the new image gets no signal.
 pub fn exec_begins() {
+    if !any() {
+        return;
+    }
     let Ok(tls) = tls::ready() else { return };
     let pid = getpid();
     for own in entries().filter(|own| own.pid.load(Relaxed) == pid) {
@@ -429,6 +430,9 @@ pub fn exec_begins() {
 
 /// exec has failed: undoes [`exec_begins`].
 pub fn exec_failed() {
+    if !any() {
+        return;
+    }
     let Ok(tls) = tls::ready() else { return };
     let pid = getpid();
     for own in entries().filter(|own| own.pid.load(Relaxed) == pid) {
@@ -446,9 +450,176 @@ pub fn exec_failed() {
     }
 }
 
-/// What an armed description kept where its signal number is now: that number, and whether the program
-/// itself has set O_ASYNC. `None`: the description, which has O_ASYNC set, is not armed.
-pub fn kept_by_armed(map: &Map, fd: i32) -> Option<(i32, bool)> {
+/// The signal number that an armed description had before. `None`: the description, which has O_ASYNC
+/// set, is not armed.
+pub fn kept_by_armed(map: &Map, fd: i32) -> Option<i32> {
     let rare = map.header().notify.rare.load(Relaxed);
-    (owner(fd).is_some() && rare & SAVED != 0).then_some(((rare & SIGNAL) as i32, rare & WAS_ASYNC != 0))
+    (rare & SAVED != 0 && owner(fd).is_some()).then_some((rare & SIGNAL) as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{SI_MESGQ, current, register};
+    use super::*;
+    use crate::queue::try_send;
+    use crate::sys::pid_namespace;
+
+    /// Signals belong to the process: runs `test` in a child with all of them blocked. It returns the
+    /// line number of what failed, or 0.
+    fn in_child(test: fn() -> u32) {
+        // SAFETY: glibc lets the child of a threaded process allocate; it takes no lock of the test
+        // harness and ends in _exit.
+        unsafe {
+            let pid = libc::fork();
+            assert!(pid >= 0);
+            if pid == 0 {
+                let mut all = core::mem::zeroed();
+                libc::sigfillset(&mut all);
+                libc::sigprocmask(libc::SIG_BLOCK, &all, core::ptr::null_mut());
+                libc::_exit(test() as i32);
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(pid, &mut status, 0), pid);
+            assert_eq!(status, 0, "line modulo 256: {}", status >> 8 & 0xff);
+        }
+    }
+
+    macro_rules! expect {
+        ($condition:expr) => {
+            if !$condition {
+                return line!() & 0xff | 1;
+            }
+        };
+    }
+
+    const SIGNO: i32 = 40;
+
+    /// A queue with a pipe for its FIFO.
+    fn queue() -> (Map, i32) {
+        let mut ends = [0; 2];
+        // SAFETY: room for two descriptors; the mode of opening makes it one for both ways, as a FIFO.
+        let fd = unsafe {
+            assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_DIRECT), 0);
+            let path = std::ffi::CString::new(format!("/proc/self/fd/{}", ends[0])).unwrap();
+            libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC)
+        };
+        assert!(fd >= 0);
+        let st = stat_fd(fd).unwrap();
+        let mut map = Map::anonymous(4, 16);
+        (map.fifo_ino, map.dev) = (st.st_ino, st.st_dev);
+        (map, fd)
+    }
+
+    fn enroll(map: &Map, fd: i32) -> bool {
+        let what = Registration { kind: libc::SIGEV_SIGNAL, signo: SIGNO, value: 17 };
+        register(map, tls::ready().unwrap(), fd, what, pid_namespace(), true).is_ok()
+    }
+
+    fn is_asynchronous(fd: i32) -> bool {
+        // SAFETY: no pointers.
+        unsafe { libc::fcntl(fd, libc::F_GETFL) & libc::O_ASYNC != 0 }
+    }
+
+    /// Another process of the same user sends.
+    fn sent_by_another(map: &Map, fd: i32) -> bool {
+        // SAFETY: the child only sends; the message is a constant.
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                let sent = try_send(map, tls::ready().unwrap(), fd, b"x".as_ptr(), 1, 0);
+                libc::_exit(i32::from(sent.is_err()));
+            }
+            let mut status = 0;
+            libc::waitpid(pid, &mut status, 0) == pid && status == 0
+        }
+    }
+
+    /// si_code of the signal that waits, 0 if none does.
+    fn pending() -> i32 {
+        // SAFETY: locals.
+        unsafe {
+            let mut set = core::mem::zeroed();
+            libc::sigaddset(&mut set, SIGNO);
+            let mut info: libc::siginfo_t = core::mem::zeroed();
+            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            if libc::sigtimedwait(&set, &mut info, &now) == SIGNO { info.si_code } else { 0 }
+        }
+    }
+
+    fn owner_in_text(map: &Map, fd: i32) -> i32 {
+        match current(map, tls::ready().unwrap(), fd) {
+            Ok(Some((_, pid))) => pid,
+            _ => -1,
+        }
+    }
+
+    #[test]
+    fn a_registration_survives_exec_but_signals_nobody() {
+        in_child(|| {
+            let (map, fd) = queue();
+            expect!(enroll(&map, fd) && is_asynchronous(fd));
+            exec_begins();
+            expect!(!is_asynchronous(fd));
+            expect!(owner_in_text(&map, fd) == getpid() as i32);
+            expect!(sent_by_another(&map, fd));
+            expect!(owner_in_text(&map, fd) == -1);
+            expect!(pending() == 0);
+            0
+        });
+    }
+
+    #[test]
+    fn a_failed_exec_changes_nothing() {
+        in_child(|| {
+            let (map, fd) = queue();
+            expect!(enroll(&map, fd));
+            exec_begins();
+            exec_failed();
+            expect!(is_asynchronous(fd));
+            expect!(sent_by_another(&map, fd));
+            expect!(pending() == SI_MESGQ);
+            0
+        });
+    }
+
+    #[test]
+    fn a_child_that_calls_exec_ends_nothing_of_its_parent() {
+        in_child(|| {
+            let (map, fd) = queue();
+            expect!(enroll(&map, fd));
+            // SAFETY: the child makes no calls but ours.
+            unsafe {
+                let pid = libc::fork();
+                if pid == 0 {
+                    exec_begins();
+                    libc::_exit(0);
+                }
+                let mut status = 0;
+                expect!(libc::waitpid(pid, &mut status, 0) == pid);
+            }
+            expect!(is_asynchronous(fd));
+            expect!(sent_by_another(&map, fd));
+            expect!(pending() == SI_MESGQ);
+            0
+        });
+    }
+
+    #[test]
+    fn what_moves_packets_is_no_notification() {
+        in_child(|| {
+            let (map, fd) = queue();
+            expect!(enroll(&map, fd));
+            // SAFETY: one byte of a constant.
+            expect!(unsafe { libc::write(fd, b"x".as_ptr().cast(), 1) } == 1);
+            expect!(pending() == 1);
+            expect!(matches!(on_signal(SIGNO, fd), Meaning::Nothing));
+            expect!(is_asynchronous(fd));
+            expect!(matches!(on_signal(SIGNO + 1, fd), Meaning::Itself));
+            expect!(matches!(on_signal(SIGNO, fd + 1), Meaning::Itself));
+            closing(&map);
+            expect!(!is_asynchronous(fd));
+            expect!(matches!(on_signal(SIGNO, fd), Meaning::Itself));
+            0
+        });
+    }
 }
