@@ -94,7 +94,7 @@ extern int mqns_restarting(struct wait *);
 
 /* What raw_restartable says of a call that the kernel has begun again (the number that it has for this
  * itself, and never shows). The same in src/queue/wait.rs. */
-#define RESTARTED (-512)
+#define RESTARTED (-512L)
 
 /* A raw system call that ends when the kernel would begin it anew: after SIGSTOP and SIGCONT, or any
  * signal without a handler, which programs are not told of otherwise.
@@ -106,7 +106,7 @@ extern int mqns_restarting(struct wait *);
  * which the instruction overwrites. (Kernels that look into critical sections after interrupts only
  * restart the call as they always did.) */
 #if defined(__x86_64__)
-extern const ptrdiff_t __rseq_offset __attribute__((weak, visibility("default")));
+extern const long __rseq_offset __attribute__((weak, visibility("default")));
 extern const unsigned __rseq_size __attribute__((weak, visibility("default")));
 
 static inline long raw_restartable(long nr, long a, long b, long c, long d, long e)
