@@ -10,13 +10,14 @@
 
 mod own;
 
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::{Section, enter};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{F_NOTIFY, F_POLLED, FIRED};
-use crate::sys::{futex, getpid, tls::Tls};
+use crate::sys::{futex, getpid, path::Path, tls::Tls};
 use crate::syscall;
 
 pub use own::{Meaning, any, closing, exec_begins, exec_failed, kept_by_armed, on_default, on_signal};
@@ -45,6 +46,7 @@ pub(crate) struct Fired {
     what: Registration,
     ticket: u64,
     pid_ns: u64,
+    proc_dev: u32,
     /// The owner's process id as we see it, if that has been found out already.
     owner: Option<i32>,
     /// The signal has been sent, or there shall be none.
@@ -101,6 +103,9 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
     n.value.store(what.value, Relaxed);
     n.pid.store(getpid(), Relaxed);
     n.pid_ns.store(pid_ns, Relaxed);
+    if what.kind == libc::SIGEV_SIGNAL {
+        n.proc_dev.store(proc_dev(), Relaxed);
+    }
     n.state.store(0, Relaxed);
     n.ticket.store(ticket, Relaxed);
     if !own::entered(&section, fd, what, ticket, foreign) {
@@ -227,6 +232,12 @@ fn forget(section: &Section<'_>) {
     }
 }
 
+/// Whether [`polled`] is to be called before this process polls the queue.
+#[inline(always)]
+pub(super) fn must_hear_of_polls(map: &Map) -> bool {
+    any() && own::is_armed(map)
+}
+
 /// This process polls the queue from now on.
 pub(super) fn polled(section: &Section<'_>) {
     own::polled(section);
@@ -243,6 +254,7 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
         what: Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) },
         ticket,
         pid_ns: n.pid_ns.load(Relaxed),
+        proc_dev: n.proc_dev.load(Relaxed),
         owner: None,
         done: false,
     };
@@ -250,16 +262,25 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
         // Before the flag falls: `fate` looks in this order.
         libc::SIGEV_THREAD => mark_fired(section.map, ticket, 0),
         libc::SIGEV_SIGNAL if fired.what.signo > 0 && n.state.load(Relaxed) != EXECED => {
-            if n.armed.load(Relaxed) != 0 {
+            let polled = h.flags.load(Relaxed) & F_POLLED != 0;
+            let armed = n.armed.load(Relaxed) != 0;
+            if armed || polled {
                 fired.owner = holder(fd, ticket);
                 fired.done = fired.owner.is_none();
-                if let Some(owner) = fired.owner
-                    && (h.flags.load(Relaxed) & F_POLLED != 0 || !can_signal(owner))
-                {
+            }
+            match fired.owner {
+                // The packet for the pollers is what signals.
+                Some(owner) if armed && (polled || !can_signal(owner)) => {
                     mark_fired(section.map, ticket, fired.sender());
                     poke(section, fd);
                     fired.done = true;
                 }
+                // The signal comes before pollers wake.
+                Some(owner) if polled => {
+                    fired.signal(owner);
+                    fired.done = true;
+                }
+                _ => {}
             }
         }
         _ => fired.done = true,
@@ -290,6 +311,48 @@ fn poke(section: &Section<'_>, fd: i32) {
     }
 }
 
+/// Device number of `/proc`, if it shows the process ids of the caller's own namespace, else 0. Looked up
+/// once a process.
+fn proc_dev() -> u32 {
+    static KNOWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    let generation = crate::sys::tls::generation();
+    if KNOWN[0].load(Acquire) != generation {
+        let own = crate::sys::namespace_inode(c"/proc/self") == u64::from(getpid());
+        KNOWN[1].store(if own { dev_of_proc().into() } else { 0 }, Relaxed);
+        KNOWN[0].store(generation, Release);
+    }
+    KNOWN[1].load(Relaxed) as u32
+}
+
+fn dev_of_proc() -> u32 {
+    Path::new(&[b"/proc"]).and_then(|path| path.stat()).map_or(0, |st| st.st_dev as u32)
+}
+
+/// The calling process's id in the pid namespace whose `/proc` has device number `dev`, if that is the one
+/// we see as well: an outer namespace of ours. Otherwise 0, as of a process that the owner cannot see.
+#[cold]
+fn outer_pid(dev: u32) -> u32 {
+    const KEY: &[u8] = b"\nNSpid:\t";
+    if dev == 0 || dev != dev_of_proc() {
+        return 0;
+    }
+    let mut text = [0u8; 4096];
+    // SAFETY: the path is NUL-terminated, the buffer as long as said.
+    let got = unsafe {
+        let open =
+            syscall!(SYS_openat, libc::AT_FDCWD, c"/proc/self/status".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let Ok(fd) = open else { return 0 };
+        let got = syscall!(SYS_read, fd, text.as_mut_ptr(), text.len()).unwrap_or(0);
+        let _ = syscall!(SYS_close, fd);
+        got
+    };
+    // From the namespace of `/proc` inwards (proc(5)).
+    let text = &text[..got];
+    let Some(at) = text.windows(KEY.len()).position(|window| window == KEY) else { return 0 };
+    let digits = text[at + KEY.len()..].iter().take_while(|b| b.is_ascii_digit());
+    digits.fold(0u32, |n, b| n.wrapping_mul(10).wrapping_add(u32::from(b - b'0')))
+}
+
 /// The beginning of `siginfo_t` as the kernel fills it in for SI_MESGQ.
 #[repr(C)]
 struct Siginfo {
@@ -311,9 +374,7 @@ impl Fired {
         match self.what.kind {
             libc::SIGEV_SIGNAL if !self.done => {
                 // Its lock names a process as we see it; one that we cannot see we cannot signal.
-                if let Some(owner) = self.owner.or_else(|| holder(fd, self.ticket))
-                    && owner > 0
-                {
+                if let Some(owner) = self.owner.or_else(|| holder(fd, self.ticket)) {
                     self.signal(owner);
                 }
             }
@@ -330,12 +391,14 @@ impl Fired {
     fn sender(&self) -> u64 {
         // SAFETY: no pointers.
         let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u64;
-        // The owner sees our process id only if it shares our pid namespace.
-        let pid = if self.pid_ns == crate::sys::pid_namespace() { getpid() } else { 0 };
+        let pid = if self.pid_ns == crate::sys::pid_namespace() { getpid() } else { outer_pid(self.proc_dev) };
         u64::from(pid) | uid << 32
     }
 
     fn signal(&self, owner: i32) {
+        if owner <= 0 {
+            return;
+        }
         let sender = self.sender();
         let info = Siginfo {
             signo: self.what.signo,

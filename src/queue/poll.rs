@@ -7,7 +7,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{Section, enter};
+use super::{Section, enter, notify};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{F_POLLED, F_POLLED_EDGE};
@@ -56,13 +56,11 @@ pub(super) fn sync(section: &Section<'_>, fd: i32, edge: bool) {
     let mut have = count(fd);
     if edge {
         // A write wakes those who wait for POLLIN, a read from a full FIFO those for POLLOUT.
-        let mut wrote = false;
+        if have == 2 && token(fd, false).is_ok() {
+            have = 1;
+        }
         while have < 2 && token(fd, true).is_ok() {
             have += 1;
-            wrote = true;
-        }
-        if want == 2 && !wrote && token(fd, false).is_ok() && token(fd, true).is_err() {
-            have -= 1;
         }
     }
     while have < want && token(fd, true).is_ok() {
@@ -92,12 +90,12 @@ fn count(fd: i32) -> u32 {
 /// EIO: the queue is damaged.
 pub fn watch(map: &Map, tls: &Tls, fd: i32, edge: bool) -> Result<()> {
     let need = if edge { F_POLLED | F_POLLED_EDGE } else { F_POLLED };
-    if map.header().flags.load(Relaxed) & need == need {
+    if map.header().flags.load(Relaxed) & need == need && !notify::must_hear_of_polls(map) {
         return Ok(());
     }
     let section = enter(map, tls)?;
     map.header().flags.fetch_or(need, Relaxed);
-    super::notify::polled(&section);
+    notify::polled(&section);
     resize_and_sync(&section, fd);
     Ok(())
 }
@@ -113,8 +111,13 @@ pub fn reopened(map: &Map, tls: &Tls, fd: i32) -> Result<()> {
 }
 
 fn resize_and_sync(section: &Section<'_>, fd: i32) {
+    // Only if need be: a change of size wakes pollers.
     // SAFETY: no pointers.
-    let _ = unsafe { syscall!(SYS_fcntl, fd, libc::F_SETPIPE_SZ, FIFO_BYTES) };
+    unsafe {
+        if syscall!(SYS_fcntl, fd, libc::F_GETPIPE_SZ) != Ok(FIFO_BYTES) {
+            let _ = syscall!(SYS_fcntl, fd, libc::F_SETPIPE_SZ, FIFO_BYTES);
+        }
+    }
     section.map.header().tokens.store(u32::MAX, Relaxed);
     sync(section, fd, false);
 }

@@ -27,7 +27,7 @@ use super::Section;
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS, WORD_UNARMED, Waiter,
+    F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS, WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::is_gone;
 use crate::sys::futex;
@@ -77,7 +77,7 @@ fn rebuild(map: &Map) -> Result<()> {
             }
         } else if receiver && !map.slot(w.slot.load(Relaxed)).is_ok_and(|slot| slot.state.load(Relaxed) == TAKEN) {
             w.slot.store(NONE, Relaxed);
-            w.word.store(w.tid.load(Relaxed), Relaxed);
+            w.word.store(w.tid.load(Relaxed) | WORD_OUT, Relaxed);
             w.state.store(W_OUT, Relaxed);
             futex::wake(&w.word, 1);
         }
@@ -132,7 +132,7 @@ fn rebuild(map: &Map) -> Result<()> {
         match w.state.load(Relaxed) {
             W_QUEUED if !dead && foreign && word & WORD_UNARMED != 0 => {
                 // It or another one: the living try again.
-                w.word.store(word & TID_MASK, Relaxed);
+                w.word.store(word & TID_MASK | WORD_OUT, Relaxed);
                 w.state.store(W_OUT, Relaxed);
             }
             W_QUEUED if !dead => {

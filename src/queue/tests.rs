@@ -570,6 +570,264 @@ fn threads_lose_nothing() {
 }
 
 // ---------------------------------------------------------------------------------------------
+// Blocked calls against a model
+
+/// A blocked call, of which this thread has many at a time.
+struct Call {
+    wait: Box<Wait>,
+    buffer: Vec<u8>,
+    priority: Box<u32>,
+    /// Its message, if it sends.
+    sends: Option<Message>,
+    fate: Fate,
+}
+
+#[derive(Debug, PartialEq, Eq, Clone)]
+enum Fate {
+    InLine,
+    /// A handler has run.
+    Out,
+    /// Its message is in the queue, or this one was given to it.
+    Served(Option<Message>),
+}
+
+#[derive(Debug, PartialEq, Eq, Clone)]
+struct Message {
+    id: u64,
+    priority: u32,
+    /// Order of entering the queue, or of being given away.
+    age: u64,
+}
+
+/// What the queue and those who wait at it should look like.
+#[derive(Default)]
+struct World {
+    maxmsg: usize,
+    age: u64,
+    queue: Vec<Message>,
+    /// Calls in line, by key.
+    receivers: VecDeque<u64>,
+    senders: VecDeque<u64>,
+    calls: BTreeMap<u64, Call>,
+}
+
+impl World {
+    fn give_or_queue(&mut self, message: Message) {
+        if let Some(first) = self.receivers.pop_front() {
+            self.calls.get_mut(&first).unwrap().fate = Fate::Served(Some(message));
+        } else {
+            self.queue.push(message);
+        }
+    }
+
+    fn sent(&mut self, mut message: Message) {
+        self.age += 1;
+        message.age = self.age;
+        self.give_or_queue(message);
+    }
+
+    fn take_first(&mut self) -> Message {
+        let best = self.queue.iter().max_by_key(|m| (m.priority, u64::MAX - m.age)).expect("not empty").clone();
+        self.queue.retain(|m| *m != best);
+        if self.queue.len() < self.maxmsg
+            && let Some(first) = self.senders.pop_front()
+        {
+            let call = self.calls.get_mut(&first).unwrap();
+            call.fate = Fate::Served(None);
+            let mut message = call.sends.clone().unwrap();
+            self.age += 1;
+            message.age = self.age;
+            self.queue.push(message);
+        }
+        best
+    }
+
+    fn leave(&mut self, key: u64) {
+        self.receivers.retain(|&k| k != key);
+        self.senders.retain(|&k| k != key);
+    }
+
+    fn census(&self) -> Census {
+        let count = |test: &dyn Fn(&Call) -> bool| self.calls.values().filter(|c| test(c)).count() as u32;
+        Census {
+            ready: self.queue.len() as u32,
+            filling: count(&|c| c.sends.is_some() && !matches!(c.fate, Fate::Served(_))),
+            taken: count(&|c| c.sends.is_none() && matches!(c.fate, Fate::Served(_))),
+            receivers: self.receivers.len() as u32,
+            senders: self.senders.len() as u32,
+            served: count(&|c| matches!(c.fate, Fate::Served(_))),
+            out: count(&|c| c.fate == Fate::Out),
+        }
+    }
+}
+
+fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations: u32, seed: u64) {
+    let tls = tls::ready().unwrap();
+    let map = Map::anonymous(maxmsg, msgsize);
+    let mut random = Random(seed);
+    let mut world = World { maxmsg: maxmsg as usize, ..World::default() };
+    for op in 0..operations {
+        let key = op as u64;
+        let some = |random: &mut Random, world: &World, test: &dyn Fn(&Call) -> bool| {
+            let fit: Vec<u64> = world.calls.iter().filter(|(_, c)| test(c)).map(|(k, _)| *k).collect();
+            if fit.is_empty() { None } else { Some(fit[random.below(fit.len() as u64) as usize]) }
+        };
+        match random.below(20) {
+            0..5 => {
+                let message = Message { id: key, priority: random.below(3) as u32 * 900, age: 0 };
+                let mut call = Call {
+                    wait: Box::new(new_wait(None)),
+                    buffer: content(key, len),
+                    priority: Box::new(0),
+                    sends: Some(message.clone()),
+                    fate: Fate::InLine,
+                };
+                // SAFETY: buffer and wait live until the call has ended.
+                let step = unsafe {
+                    let (msg, wait) = (call.buffer.as_ptr(), &mut call.wait);
+                    wait::send_or_wait(&map, tls, -1, msg, len as u32, message.priority, wait)
+                };
+                if world.queue.len() < maxmsg as usize {
+                    assert!(matches!(step, Ok(Step::Done(0))), "op {op}");
+                    world.sent(message);
+                } else {
+                    assert!(matches!(step, Ok(Step::Sleep)), "op {op}");
+                    world.calls.insert(key, call);
+                    world.senders.push_back(key);
+                }
+            }
+            5..10 => {
+                let mut call = Call {
+                    wait: Box::new(new_wait(None)),
+                    buffer: vec![0; msgsize as usize],
+                    priority: Box::new(0),
+                    sends: None,
+                    fate: Fate::InLine,
+                };
+                let buffer = Buffer { data: call.buffer.as_mut_ptr(), priority: &raw mut *call.priority };
+                // SAFETY: as above.
+                let step = unsafe { wait::receive_or_wait(&map, tls, -1, buffer, &mut call.wait) };
+                if world.queue.is_empty() {
+                    assert!(matches!(step, Ok(Step::Sleep)), "op {op}");
+                    world.calls.insert(key, call);
+                    world.receivers.push_back(key);
+                } else {
+                    let message = world.take_first();
+                    assert!(matches!(step, Ok(Step::Done(n)) if n == len), "op {op}");
+                    assert_eq!((&call.buffer[..len], *call.priority), (&content(message.id, len)[..], message.priority));
+                }
+            }
+            // The served go home.
+            10..13 => {
+                let Some(k) = some(&mut random, &world, &|c| matches!(c.fate, Fate::Served(_))) else { continue };
+                let mut call = world.calls.remove(&k).unwrap();
+                let slept = [0, -libc::EAGAIN, -libc::EINTR, -libc::ETIMEDOUT][random.below(4) as usize];
+                // SAFETY: the call said Sleep and has not ended.
+                let step = unsafe { wait::resume(tls, &mut call.wait, slept) };
+                match call.fate {
+                    Fate::Served(Some(message)) => {
+                        assert!(matches!(step, Ok(Step::Done(n)) if n == len), "op {op}");
+                        assert_eq!(call.buffer[..len], content(message.id, len)[..]);
+                        assert_eq!(*call.priority, message.priority);
+                    }
+                    _ => assert!(matches!(step, Ok(Step::Done(0))), "op {op}"),
+                }
+            }
+            // Time out, or are interrupted.
+            13 => {
+                let Some(k) = some(&mut random, &world, &|c| !matches!(c.fate, Fate::Served(_))) else { continue };
+                world.leave(k);
+                let mut call = world.calls.remove(&k).unwrap();
+                let errno = if random.below(2) == 0 { Errno::ETIMEDOUT } else { Errno::EINTR };
+                // SAFETY: as above.
+                assert!(unsafe { wait::resume(tls, &mut call.wait, -errno.0) }.is_err_and(|e| e == errno));
+            }
+            // Are woken for nothing.
+            14 => {
+                let Some(k) = some(&mut random, &world, &|c| c.fate == Fate::InLine) else { continue };
+                let call = world.calls.get_mut(&k).unwrap();
+                // SAFETY: as above.
+                assert!(matches!(unsafe { wait::resume(tls, &mut call.wait, 0) }, Ok(Step::Sleep)));
+            }
+            // A handler runs on the thread of one.
+            15 => {
+                let Some(k) = some(&mut random, &world, &|_| true) else { continue };
+                let call = world.calls.get_mut(&k).unwrap();
+                tls.waiter.store(&raw const *call.wait as usize, SeqCst);
+                wait::handler_begins(tls, libc::SA_RESTART);
+                if call.fate == Fate::InLine {
+                    call.fate = Fate::Out;
+                    world.leave(k);
+                }
+            }
+            // And is over: the call is made anew.
+            16 => {
+                let Some(k) = some(&mut random, &world, &|c| c.fate == Fate::Out) else { continue };
+                let mut call = world.calls.remove(&k).unwrap();
+                // SAFETY: as above.
+                let step = unsafe { wait::resume(tls, &mut call.wait, -libc::EAGAIN) };
+                match &call.sends {
+                    Some(message) if world.queue.len() < maxmsg as usize => {
+                        assert!(matches!(step, Ok(Step::Done(0))), "op {op}");
+                        world.sent(message.clone());
+                    }
+                    None if !world.queue.is_empty() => {
+                        assert!(matches!(step, Ok(Step::Done(n)) if n == len), "op {op}");
+                        let message = world.take_first();
+                        assert_eq!(call.buffer[..len], content(message.id, len)[..]);
+                    }
+                    sends => {
+                        assert!(matches!(step, Ok(Step::Sleep)), "op {op}");
+                        if sends.is_some() { &mut world.senders } else { &mut world.receivers }.push_back(k);
+                        call.fate = Fate::InLine;
+                        world.calls.insert(k, call);
+                    }
+                }
+            }
+            // Are cancelled.
+            17 => {
+                let Some(k) = some(&mut random, &world, &|_| true) else { continue };
+                let mut call = world.calls.remove(&k).unwrap();
+                world.leave(k);
+                // SAFETY: as above.
+                unsafe { wait::cancel(tls, &mut call.wait) };
+                if let Fate::Served(Some(message)) = call.fate {
+                    world.give_or_queue(message);
+                }
+            }
+            // Somebody died with the lock.
+            18 => map.header().lock.store(0x4000_0000, SeqCst),
+            _ => {
+                assert_eq!(repair::sweep(&enter(&map, tls).unwrap()), Ok(0), "op {op}: nobody is dead");
+            }
+        }
+        if random.below(8) == 0 {
+            take_lock_once(&map, tls);
+            assert_eq!(census(&map), world.census(), "op {op}");
+        }
+    }
+    // What this thread pretended to be doing.
+    for (_, mut call) in core::mem::take(&mut world.calls) {
+        // SAFETY: as above.
+        unsafe { wait::cancel(tls, &mut call.wait) };
+    }
+    tls.waiter.store(0, SeqCst);
+    tls.robust().list_op_pending.store(0, SeqCst);
+    let left = census(&map);
+    assert_eq!(left, Census { ready: left.ready, ..Census::default() });
+    map.unmap();
+}
+
+#[test]
+fn blocked_calls_behave_as_the_model() {
+    for seed in 1..6 {
+        blocked_calls_against_model(1, 64, 24, 4000, seed * 0x9e37_79b9_7f4a_7c15);
+        blocked_calls_against_model(3, 64, 24, 4000, seed * 0x9e37_79b9_7f4a_7c17);
+        blocked_calls_against_model(2, 8192, 5000, 2000, seed * 0x9e37_79b9_7f4a_7c19);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
 // Death at every instruction
 
 /// An operation of a process that is going to die, or of a peer.

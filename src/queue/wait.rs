@@ -24,7 +24,7 @@ use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
     F_MIXED_PIDS, F_NOTIFY, F_POLLED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED,
-    WORD_ASLEEP, WORD_UNARMED, Waiter,
+    WORD_ASLEEP, WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::task_state;
 use crate::sys::futex::{self, Timespec};
@@ -137,7 +137,7 @@ impl Wake<'_> {
             w.state.store(W_OUT, Relaxed);
         }
         if stopped {
-            w.word.store(self.tid, Release);
+            w.word.store(self.tid | WORD_OUT, Release);
         } else {
             free_waiter(map, self.index, w);
         }
@@ -231,7 +231,7 @@ fn serve_first<'a>(section: &Section<'a>, line: &Line, slot: Option<u32>) -> Res
                 // Before the commit, by which the message is its own.
                 map.slot(slot)?.holder.store(tid, Relaxed);
             }
-            match w.word.compare_exchange(seen, if unarmed { tid } else { 0 }, AcqRel, Relaxed) {
+            match w.word.compare_exchange(seen, if unarmed { tid | WORD_OUT } else { 0 }, AcqRel, Relaxed) {
                 Ok(_) if unarmed => {
                     if slot.is_some() {
                         w.slot.store(NONE, Relaxed);
@@ -471,7 +471,9 @@ fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
 fn disarm(map: &Map, tls: &Tls, wait: &Wait) {
     if let Ok(w) = map.waiter(wait.waiter) {
         let tid = tls.tid.load(Relaxed);
-        let _ = w.word.compare_exchange(tid | WORD_ASLEEP, tid | WORD_UNARMED, AcqRel, Relaxed);
+        for armed in [tid | WORD_ASLEEP, tid] {
+            let _ = w.word.compare_exchange(armed, tid | WORD_UNARMED, AcqRel, Relaxed);
+        }
     }
 }
 
@@ -651,6 +653,9 @@ unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u
         // SAFETY: the caller's contract.
         return unsafe { receive_first(section, wait.fd, wait.buffer) }.map(Step::Done);
     }
+    let ticket = map.header().seq.load(Relaxed).wrapping_add(1);
+    map.header().seq.store(ticket, Relaxed);
+    w.ticket.store(ticket, Relaxed);
     w.word.store(tls.tid.load(Relaxed) | WORD_UNARMED, Relaxed);
     join_line(map, line_of(map, w), wait.waiter, w)?;
     drop(section);
@@ -678,7 +683,7 @@ pub fn nonblocking_set(map: &Map, tls: &Tls) {
             && leave_line(map, line_of(map, w), w).is_ok()
         {
             w.state.store(W_OUT, Relaxed);
-            w.word.fetch_and(!WORD_ASLEEP, AcqRel);
+            w.word.fetch_or(WORD_OUT, AcqRel);
         }
     }
 }
@@ -738,7 +743,7 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
     if w.state.load(Relaxed) == W_QUEUED && leave_line(map, line_of(map, w), w).is_ok() {
         w.state.store(W_OUT, Relaxed);
         // Not what the sleep expects: a restarted sleep ends at once.
-        w.word.store(tls.tid.load(Relaxed), Release);
+        w.word.store(tls.tid.load(Relaxed) | WORD_OUT, Release);
     }
 }
 

@@ -73,8 +73,8 @@ pub struct Notify {
     pub rare: AtomicU32,
     /// 2: the owner has called exec since it registered.
     pub state: AtomicU32,
-    /// Zero.
-    pub pad: AtomicU32,
+    /// Device number of the `/proc` that shows the owner's pid namespace, 0 if it knows none.
+    pub proc_dev: AtomicU32,
     /// The last registrations whose owners have to look for themselves, each at its number modulo the
     /// length: an owner that is slow finds its own here, whoever has registered since.
     pub fired: [Mark; FIRED],
@@ -114,8 +114,8 @@ pub struct Header {
     pub owner_uid: AtomicU32,
     /// `F_*`. Changed under the lock; `F_UNLINKED` and `F_DEAD` by anybody.
     pub flags: AtomicU32,
-    /// Zero: the lock begins a cache line.
-    pub pad0: AtomicU64,
+    /// Seconds of the last chmod, chown, utimes or truncate (changes ctime only).
+    pub changed_sec: AtomicU64,
 
     /// The robust lock: owner's thread id, FUTEX_WAITERS, FUTEX_OWNER_DIED.
     pub lock: AtomicU32,
@@ -170,6 +170,8 @@ pub struct Header {
     pub receiver_cpu: AtomicU32,
     /// The name it was created under, without the slash; for people, not for lookups.
     pub name: [u8; NAME_MAX + 1],
+    /// 1 + `st_size`, where ftruncate(2) through a descriptor could not change the file's own; else 0.
+    pub size: AtomicU64,
 }
 const _: () = assert!(size_of::<Header>() == 832);
 const _: () = assert!(offset_of!(Header, lock) == 64);
@@ -263,6 +265,8 @@ pub const WORD_ASLEEP: u32 = 0x8000_0000;
 /// `Waiter::word`, beside a thread id: the kernel would not announce the thread's death here now.
 /// (Alone it is the kernel's FUTEX_OWNER_DIED, whose meaning it completes.)
 pub const WORD_UNARMED: u32 = 0x4000_0000;
+/// `Waiter::word`, beside a thread id: out of the line. No sleep begins on it.
+pub const WORD_OUT: u32 = WORD_ASLEEP | WORD_UNARMED;
 /// Thread id in a futex word.
 pub const TID_MASK: u32 = 0x3fff_ffff;
 

@@ -285,6 +285,11 @@ pub(super) fn removed(section: &Section<'_>) {
     }
 }
 
+/// Whether this process has a description of the queue armed.
+pub(super) fn is_armed(map: &Map) -> bool {
+    find(map).is_some_and(|own| own.armed.load(Relaxed) == ARMED)
+}
+
 /// This process polls the queue from now on, under the queue's lock: see [`entered`].
 pub(super) fn polled(section: &Section<'_>) {
     let map = section.map;
