@@ -66,7 +66,10 @@ extern "C" fn on_ready(signo: c_int, fd: c_int, sender: &mut [u64; 2]) -> c_int 
             *sender = [u64::from(pid) | u64::from(uid) << 32, value];
             queue::notify::SI_MESGQ
         }
-        Meaning::Nothing => 1,
+        Meaning::Nothing => {
+            wait::undisturbed(tls::tls());
+            1
+        }
     }
 }
 

@@ -182,17 +182,37 @@ pub fn root() -> Result<Path> {
         let path = Path::new(&[&dir[..end]])?;
         return make_root(path);
     }
+    // SAFETY: no pointers.
+    let uid = unsafe { crate::syscall!(SYS_getuid) }.unwrap_or(0) as u32;
     let shared = Path::new(&[b"/dev/shm/mqns"])?;
-    if euid() == 0 {
-        return make_root(shared);
+    if uid == 0 || euid() == 0 {
+        return own_root(shared, 0);
     }
-    if shared.stat().is_ok_and(|st| st.st_mode & libc::S_IFMT == libc::S_IFDIR && st.st_uid == 0) {
+    if shared.stat().is_ok_and(|st| is_directory_of(&st, 0)) {
         return Ok(shared);
     }
     let mut own = Path::new(&[b"/dev/shm/mqns-"])?;
-    // SAFETY: no pointers.
-    own.push_decimal(unsafe { crate::syscall!(SYS_getuid) }.unwrap_or(0) as u64)?;
-    make_root(own)
+    own.push_decimal(uid as u64)?;
+    own_root(own, uid)
+}
+
+fn is_directory_of(st: &libc::stat, uid: u32) -> bool {
+    st.st_mode & libc::S_IFMT == libc::S_IFDIR && st.st_uid == uid
+}
+
+/// A default root: the names can be guessed, in a directory where everybody may make some. What a
+/// stranger has put there is refused.
+fn own_root(path: Path, uid: u32) -> Result<Path> {
+    let path = make_root(path)?;
+    let st = path.stat()?;
+    if is_directory_of(&st, uid) {
+        return Ok(path);
+    }
+    let name = core::str::from_utf8(path.as_bytes()).unwrap_or("its directory");
+    crate::log::refused(format_args!(
+        "{name} is not a directory of uid {uid} (but of uid {}): remove it, or set MQNS_DIR", st.st_uid
+    ));
+    Err(Errno::EACCES)
 }
 
 /// Root's directory serves everybody, another user's only that user.

@@ -33,6 +33,18 @@ use crate::syscall;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Key(pub [u64; 2]);
 
+impl Key {
+    /// A fresh one.
+    fn new() -> Key {
+        let mut key = [0u64; 2];
+        // SAFETY: 16 bytes to a local.
+        if unsafe { syscall!(SYS_getrandom, key.as_mut_ptr(), 16, 1) } != Ok(16) {
+            key = [random(), random()];
+        }
+        Key(key)
+    }
+}
+
 /// Path of the segment (`.s`) or FIFO (`.p`, or `.d` once the name is gone) of a key.
 pub fn keyed(place: &Place, key: Key, kind: &[u8]) -> Result<Path> {
     let mut path = Path::new(&[place.dir(), b"/q/x/"])?;
@@ -288,9 +300,8 @@ fn create_queue(
         place,
         kept: false,
     };
-    draft.file.push_decimal(tls.tid.load(Relaxed) as u64)?;
-    draft.file.push(b".")?;
-    draft.file.push_hex(random())?;
+    let key = Key::new();
+    draft.file.push_hex16(key.0[0])?;
 
     // The queue's file: "mode & ~umask & 07777", by the kernel itself.
     let file = draft.file.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode & 0o7777)?;
@@ -298,14 +309,15 @@ fn create_queue(
     let st = file.stat()?;
     drop(file);
 
-    let key = Key([random(), random()]);
     let path_of_key = hidden(place, st.st_ino, b".k")?;
     let made = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let file = path_of_key.open(libc::O_WRONLY | made, 0o400)?;
     draft.rest[0] = Some(path_of_key);
     // SAFETY: the 16 bytes of the key.
     unsafe { syscall!(SYS_pwrite64, file.0, key.0.as_ptr(), 16, 0)? };
-    file.chmod(key_mode(st.st_mode))?;
+    if key_mode(st.st_mode) != 0o400 {
+        file.chmod(key_mode(st.st_mode))?;
+    }
     drop(file);
 
     let layout = Layout::new(maxmsg, msgsize);
@@ -314,7 +326,7 @@ fn create_queue(
     draft.rest[1] = Some(segment);
     file.chmod(0o666)?;
     file.truncate(layout.len)?;
-    let mut map = Map::create(file.0, &layout, random())?;
+    let mut map = Map::create(file.0, &layout, key.0[1])?;
     drop(file);
 
     let fifo = keyed(place, key, b".p")?;
@@ -485,18 +497,20 @@ fn charge(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64, generou
 pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<()> {
     check_name(name)?;
     let path = visible(place, name)?;
-    // The file takes a name that nobody knows, then the one that says whose it was.
-    let mut aside = Path::new(&[place.dir(), b"/q/u"])?;
-    aside.push_decimal(tls.tid.load(Relaxed) as u64)?;
-    aside.push(b".")?;
-    aside.push_hex(random())?;
-    match path.rename(&aside, false) {
+    // The file's new name says which one it is; should the name have come to mean another file just
+    // now, that one was renamed, and gets the right one.
+    let mut ino = path.stat()?.st_ino;
+    let aside = hidden(place, ino, b".x")?;
+    match path.rename(&aside, true) {
         // Sticky directories and foreign files: the kernel's queue directory answers EPERM.
         Err(Errno::EACCES) => return Err(Errno::EPERM),
         other => other?,
     }
-    let ino = aside.stat()?.st_ino;
-    aside.rename(&hidden(place, ino, b".x")?, true)?;
+    let renamed = aside.stat()?.st_ino;
+    if renamed != ino {
+        ino = renamed;
+        aside.rename(&hidden(place, ino, b".x")?, true)?;
+    }
     match map_queue(tls, place, ino) {
         Ok(map) => {
             nameless(place, &map)?;
@@ -544,9 +558,9 @@ fn uncharge(place: &Place, link: &Path, uid: u32, cost: u64) {
 
 fn remove_files(place: &Place, ino: u64, key: Option<Key>) {
     if let Some(key) = key {
-        for kind in [&b".d"[..], b".p", b".s"] {
-            let _ = keyed(place, key, kind).and_then(|path| path.unlink());
-        }
+        let gone = |kind| keyed(place, key, kind).and_then(|path| path.unlink()).is_ok();
+        let _ = gone(b".d") || gone(b".p");
+        let _ = gone(b".s");
     }
     for kind in [b".k", b".x"] {
         let _ = hidden(place, ino, kind).and_then(|path| path.unlink());

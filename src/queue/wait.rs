@@ -31,6 +31,12 @@ use crate::sys::futex::{self, Timespec};
 use crate::sys::tls::Tls;
 use crate::syscall;
 
+/// `Wait::interrupted`: a handler without SA_RESTART has run. The call ends with EINTR unless it was served
+/// before.
+const INTERRUPTED: u32 = 1;
+/// `Wait::interrupted`: what has interrupted the sleep is nothing the program shall notice.
+const UNDISTURBED: u32 = 2;
+
 /// Result of a sleep that the kernel would have begun anew: its thread was stopped and continued, or
 /// woken by a signal without a handler. The same in `cshim/`.
 const RESTARTED: i32 = -512;
@@ -50,7 +56,7 @@ pub struct Wait {
     waiter: u32,
     sender: u32,
     fd: i32,
-    /// A handler without SA_RESTART has run: the call ends with EINTR unless it was served before.
+    /// [`INTERRUPTED`] or [`UNDISTURBED`], or 0.
     interrupted: AtomicU32,
     buffer: Buffer,
     /// `Tls::waiter` of the blocked call that this one's signal handler has interrupted.
@@ -399,13 +405,40 @@ fn prepare_sleep(map: &Map, tls: &Tls, wait: &mut Wait) -> Result<()> {
 
 /// `pause` instructions before others are let run, about 2 µs.
 const PAUSES: u32 = 80;
-/// Times others are let run before sleeping: with the pauses about the price of one wake from
-/// another CPU.
-const YIELDS: u32 = 40;
+/// Times others are let run before sleeping. Together longer than a wake from another CPU takes:
+/// two that answer each other then stay awake, once one of them has waited for the other's wake.
+const YIELDS: u32 = 100;
+/// More than this many cost more CPU time than a sleep.
+const YIELDS_WORTH: u32 = 4;
 /// The same where the peer has to run on this very CPU to get on.
 const YIELDS_SAME_CPU: u32 = 2;
 /// After a spin in vain, this many at most are left out.
 const MOST_SKIPPED: u32 = 63;
+
+/// What a thread remembers of its spins, in `Tls::spin_skip`: how many waits to go without one, how
+/// many it was the last time, and whether the last spin took longer than it was worth.
+struct Spins {
+    left: u32,
+    backoff: u32,
+    late: bool,
+}
+
+impl Spins {
+    fn of(tls: &Tls) -> Spins {
+        let bits = tls.spin_skip.load(Relaxed);
+        Spins { left: bits & 0xff, backoff: bits >> 8 & 0xff, late: bits >> 16 != 0 }
+    }
+
+    fn store(&self, tls: &Tls) {
+        tls.spin_skip.store(self.left | self.backoff << 8 | u32::from(self.late) << 16, Relaxed);
+    }
+
+    /// In vain, or twice in a row hardly better: a slow peer.
+    fn in_vain(&self, tls: &Tls) {
+        let backoff = (self.backoff * 2 + 1).min(MOST_SKIPPED);
+        Spins { left: backoff, backoff, late: false }.store(tls);
+    }
+}
 
 /// 1 + the CPU we run on.
 fn this_cpu() -> u32 {
@@ -422,11 +455,9 @@ fn note_cpu(map: &Map, sender: bool) {
 /// Waits a moment for being served, where that costs less than a sleep and a wake. Whoever waits for
 /// a slow peer soon stops trying: each vain attempt doubles how many waits go without one.
 fn spin(map: &Map, w: &Waiter, tls: &Tls, tid: u32) {
-    let skip = tls.spin_skip.load(Relaxed);
-    let (left, backoff) = (skip & 0xffff, skip >> 16);
-    if left > 0 {
-        tls.spin_skip.store(backoff << 16 | (left - 1), Relaxed);
-        return;
+    let spins = Spins::of(tls);
+    if spins.left > 0 {
+        return Spins { left: spins.left - 1, ..spins }.store(tls);
     }
     let waits = || w.word.load(Acquire) == tid && w.state.load(Relaxed) == W_QUEUED;
     let h = map.header();
@@ -435,22 +466,25 @@ fn spin(map: &Map, w: &Waiter, tls: &Tls, tid: u32) {
     if !same_cpu {
         for _ in 0..PAUSES {
             if !waits() {
-                tls.spin_skip.store(0, Relaxed);
-                return;
+                return tls.spin_skip.store(0, Relaxed);
             }
             core::hint::spin_loop();
         }
     }
-    for _ in 0..if same_cpu { YIELDS_SAME_CPU } else { YIELDS } {
+    for yields in 0..if same_cpu { YIELDS_SAME_CPU } else { YIELDS } {
         // SAFETY: no arguments.
         let _ = unsafe { syscall!(SYS_sched_yield) };
         if !waits() {
-            tls.spin_skip.store(0, Relaxed);
-            return;
+            return if yields < YIELDS_WORTH {
+                tls.spin_skip.store(0, Relaxed);
+            } else if spins.late {
+                spins.in_vain(tls);
+            } else {
+                Spins { late: true, ..spins }.store(tls);
+            };
         }
     }
-    let backoff = (backoff * 2 + 1).min(MOST_SKIPPED);
-    tls.spin_skip.store(backoff << 16 | backoff, Relaxed);
+    spins.in_vain(tls);
 }
 
 fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
@@ -595,7 +629,8 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             copied.map(|()| Step::Done(len as usize))
         }
         state @ (W_QUEUED | W_OUT) => {
-            let ended = if slept == -libc::EINTR || wait.interrupted.load(Relaxed) != 0 {
+            let interrupted = wait.interrupted.load(Relaxed);
+            let ended = if interrupted == INTERRUPTED || slept == -libc::EINTR && interrupted != UNDISTURBED {
                 Some(Errno::EINTR)
             } else if slept == -libc::ETIMEDOUT {
                 Some(Errno::ETIMEDOUT)
@@ -604,6 +639,7 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             };
             if ended.is_none() && state == W_QUEUED && slept != RESTARTED {
                 // Woken for nothing: go on sleeping, in the same place.
+                let _ = wait.interrupted.compare_exchange(UNDISTURBED, 0, Relaxed, Relaxed);
                 drop(section);
                 announce_sleep(map, w, tls, wait);
                 return Ok(Step::Sleep);
@@ -735,7 +771,7 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
     // and whose map is pinned.
     let (wait, map) = unsafe { (&*wait, &*(*wait).map) };
     if sa_flags & libc::SA_RESTART == 0 {
-        wait.interrupted.store(1, Relaxed);
+        wait.interrupted.store(INTERRUPTED, Relaxed);
     }
     disarm(map, tls, wait);
     let Ok(_section) = enter(map, tls) else { return };
@@ -744,6 +780,17 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
         w.state.store(W_OUT, Relaxed);
         // Not what the sleep expects: a restarted sleep ends at once.
         w.word.store(tls.tid.load(Relaxed) | WORD_OUT, Release);
+    }
+}
+
+/// A signal that this thread has got is taken for nothing: the blocked call that it has interrupted, if any,
+/// goes on. Async-signal-safe.
+pub fn undisturbed(tls: &Tls) {
+    let wait = tls.waiter.load(Acquire) as *const Wait;
+    if !wait.is_null() {
+        // SAFETY: as in `handler_begins`.
+        let interrupted = unsafe { &(*wait).interrupted };
+        let _ = interrupted.compare_exchange(0, UNDISTURBED, Relaxed, Relaxed);
     }
 }
 
@@ -757,7 +804,7 @@ impl Wait {
 
     /// Whether no handler without SA_RESTART has run.
     pub fn is_restarting(&self) -> bool {
-        self.interrupted.load(Relaxed) == 0
+        self.interrupted.load(Relaxed) != INTERRUPTED
     }
 
     /// The call is over, however: this thread waits for nothing (or for what it waited before).

@@ -328,7 +328,12 @@ impl Map {
     }
 
     /// Gives the memory of a dead queue back, all but the header's page; later accesses see zeros.
+    /// Little is left to go with the last mapping.
     pub fn release_memory(&self) {
+        let used = self.header().high.load(Ordering::Relaxed) as usize * self.stride;
+        if used <= 1 << 16 {
+            return;
+        }
         // SAFETY: inside our own mapping.
         let _ = unsafe { syscall!(SYS_madvise, self.base.wrapping_add(4096), self.len - 4096, libc::MADV_REMOVE) };
     }

@@ -37,12 +37,17 @@ const REGISTERED: u32 = 2;
 /// `Own::state`: a sender has fired it through the FIFO, and it was removed before the signal was taken.
 const SPENT: u32 = 3;
 
+/// `Own::state`: it was armed, and signals for nobody may be pending.
+const MUTED: u32 = 4;
+
 /// `Own::armed`: not.
 const PLAIN: u32 = 0;
 /// `Own::armed`: the description sends signals.
 const ARMED: u32 = 1;
 /// `Own::armed`: it did, and shall again if exec fails.
 const SUSPENDED: u32 = 2;
+/// `Own::armed`: it did, and signals may be pending.
+const DISARMED: u32 = 3;
 
 /// `Notify::rare`: it says something.
 const SAVED: u32 = 1 << 31;
@@ -147,7 +152,7 @@ fn claim() -> Option<&'static Own> {
     }
     HIGH.store(LEN, Release);
     // Signals that nobody takes are forgotten, rather than a registration.
-    TABLE.iter().find(|own| own.state.load(Relaxed) == SPENT && take(own, SPENT))
+    [MUTED, SPENT].into_iter().find_map(|state| TABLE.iter().find(|own| take(own, state)))
 }
 
 impl Own {
@@ -164,10 +169,12 @@ impl Own {
 
     /// Ends it, under the queue's lock.
     fn retire(&self, map: &Map) {
-        if self.armed.swap(PLAIN, Relaxed) == ARMED {
+        let armed = self.armed.swap(PLAIN, Relaxed);
+        if armed == ARMED {
             self.disarm(map);
         }
-        let mut state = FREE;
+        let polled = map.header().flags.load(Relaxed) & F_POLLED != 0;
+        let mut state = if armed != PLAIN && polled { MUTED } else { FREE };
         if let Some(sender) = self.fired(map) {
             self.sender.store(sender, Relaxed);
             state = SPENT;
@@ -294,9 +301,10 @@ pub(super) fn is_armed(map: &Map) -> bool {
 pub(super) fn polled(section: &Section<'_>) {
     let map = section.map;
     if let Some(own) = find(map)
-        && own.armed.swap(PLAIN, Relaxed) == ARMED
+        && own.armed.load(Relaxed) == ARMED
     {
         own.disarm(map);
+        own.armed.store(DISARMED, Relaxed);
     }
 }
 
@@ -351,7 +359,7 @@ pub fn on_signal(signo: i32, fd: i32) -> Meaning {
     let mut meaning = Meaning::Itself;
     for own in entries().filter(is_it) {
         with_map(tls, own, |map| {
-            if own.armed.load(Relaxed) != ARMED {
+            if own.armed.load(Relaxed) == PLAIN {
                 return;
             }
             meaning = match own.fired(map) {
@@ -362,12 +370,20 @@ pub fn on_signal(signo: i32, fd: i32) -> Meaning {
                 }
                 None => Meaning::Nothing,
             };
-            if matches!(meaning, Meaning::Nothing) && !own.is_live(map) {
+            if matches!(meaning, Meaning::Notification(..)) {
+                return;
+            }
+            if !own.is_live(map) {
                 own.retire(map);
             }
         });
         if !matches!(meaning, Meaning::Itself) {
-            break;
+            return meaning;
+        }
+    }
+    for own in entries().filter(is_it) {
+        if own.state.compare_exchange(MUTED, FREE, AcqRel, Relaxed).is_ok() {
+            return Meaning::Nothing;
         }
     }
     meaning

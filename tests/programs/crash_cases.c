@@ -1,0 +1,348 @@
+/*
+ * crash_cases CASE: what else may happen to a thread inside a queue call. Exit status 0 if all is well.
+ * Each case works on the kernel's queues as well.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <mqueue.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHECK(what)                                                                                            \
+	do {                                                                                                   \
+		if (!(what)) {                                                                                 \
+			fprintf(stderr, "line %d: %s: %s\n", __LINE__, #what, strerror(errno));                \
+			_exit(1);                                                                              \
+		}                                                                                              \
+	} while (0)
+
+static char name[64];
+static mqd_t queue;
+
+static void open_queue(long maxmsg, long msgsize)
+{
+	struct mq_attr attr = {.mq_maxmsg = maxmsg, .mq_msgsize = msgsize};
+	snprintf(name, sizeof name, "/crash-cases-%d", (int)getpid());
+	queue = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, &attr);
+	CHECK(queue >= 0);
+}
+
+static struct timespec in(long ms)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_nsec += ms % 1000 * 1000000;
+	t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	return t;
+}
+
+static long messages(void)
+{
+	struct mq_attr attr;
+	CHECK(mq_getattr(queue, &attr) == 0);
+	return attr.mq_curmsgs;
+}
+
+static void timer(long us)
+{
+	struct itimerval t = {{0, us}, {0, us}};
+	CHECK(setitimer(ITIMER_REAL, &t, NULL) == 0);
+}
+
+static void handle(int sig, void (*handler)(int), int flags)
+{
+	struct sigaction sa = {.sa_handler = handler, .sa_flags = flags};
+	CHECK(sigaction(sig, &sa, NULL) == 0);
+}
+
+/* ---- a handler that jumps out of a blocked call ---- */
+
+static sigjmp_buf back;
+static void jump(int sig) { (void)sig; siglongjmp(back, 1); }
+static void nothing(int sig) { (void)sig; }
+
+/* Runs with a frame of its own, so that what the call leaves on the stack is overwritten. */
+static __attribute__((noinline)) void scribble(void)
+{
+	volatile char trash[16384];
+	memset((char *)trash, 0xa5, sizeof trash);
+}
+
+static void jump_out(void)
+{
+	char buffer[64];
+	open_queue(2, 64);
+	for (int i = 0; i < 200; i++) {
+		handle(SIGALRM, jump, 0);
+		if (sigsetjmp(back, 1) == 0) {
+			timer(1000);
+			mq_receive(queue, buffer, sizeof buffer, NULL);
+			CHECK(!"received something");
+		}
+		timer(0);
+		scribble();
+		/* Further handlers, inside and outside of calls. */
+		handle(SIGUSR1, nothing, SA_RESTART);
+		raise(SIGUSR1);
+		scribble();
+		/* Nobody waits any more: what is sent is there for others. */
+		CHECK(mq_send(queue, "a", 1, 0) == 0);
+		raise(SIGUSR1);
+		CHECK(messages() == 1);
+		CHECK(mq_receive(queue, buffer, sizeof buffer, NULL) == 1);
+		struct timespec soon = in(1);
+		CHECK(mq_timedreceive(queue, buffer, sizeof buffer, NULL, &soon) == -1 && errno == ETIMEDOUT);
+		raise(SIGUSR1);
+	}
+	/* The same for senders. */
+	CHECK(mq_send(queue, "a", 1, 0) == 0 && mq_send(queue, "b", 1, 0) == 0);
+	for (int i = 0; i < 200; i++) {
+		if (sigsetjmp(back, 1) == 0) {
+			timer(1000);
+			mq_send(queue, "c", 1, 0);
+			CHECK(!"sent");
+		}
+		timer(0);
+		scribble();
+		raise(SIGUSR1);
+		CHECK(messages() == 2);
+		CHECK(mq_receive(queue, buffer, sizeof buffer, NULL) == 1 && buffer[0] != 'c');
+		CHECK(messages() == 1);
+		CHECK(mq_send(queue, "a", 1, 0) == 0);
+	}
+	/* A child, whose thread was never blocked here. */
+	pid_t pid = fork();
+	if (pid == 0) {
+		raise(SIGUSR1);
+		CHECK(mq_receive(queue, buffer, sizeof buffer, NULL) == 1);
+		_exit(0);
+	}
+	int status;
+	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+}
+
+/* ---- handlers that use the queue they have interrupted ---- */
+
+static atomic_long balance;
+static void use_queue(int sig)
+{
+	char buffer[64];
+	int saved = errno;
+	struct timespec past = {0, 0};
+	static unsigned n;
+	(void)sig;
+	if (n++ % 2) {
+		if (mq_timedsend(queue, "h", 1, n % 3, &past) == 0)
+			balance++;
+		else
+			CHECK(errno == ETIMEDOUT);
+	} else {
+		if (mq_timedreceive(queue, buffer, sizeof buffer, NULL, &past) >= 0)
+			balance--;
+		else
+			CHECK(errno == ETIMEDOUT);
+	}
+	errno = saved;
+}
+
+static void handlers(void)
+{
+	char buffer[64];
+	open_queue(4, 64);
+	handle(SIGALRM, use_queue, SA_RESTART);
+	timer(150);
+	struct timespec end = in(1500), now;
+	unsigned i = 0;
+	do {
+		struct timespec soon = in(2);
+		if (i++ / 7 % 2) {
+			if (mq_timedsend(queue, "m", 1, i % 3, &soon) == 0)
+				balance++;
+			else
+				CHECK(errno == ETIMEDOUT);
+		} else {
+			if (mq_timedreceive(queue, buffer, sizeof buffer, NULL, &soon) >= 0)
+				balance--;
+			else
+				CHECK(errno == ETIMEDOUT);
+		}
+		clock_gettime(CLOCK_REALTIME, &now);
+	} while (now.tv_sec < end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
+	timer(0);
+	CHECK(messages() == balance);
+	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+}
+
+/* ---- cancellation at any moment ---- */
+
+static atomic_long sent, received;
+static void *receiver(void *arg)
+{
+	char buffer[8192];
+	(void)arg;
+	for (;;)
+		if (mq_receive(queue, buffer, sizeof buffer, NULL) >= 0)
+			received++;
+}
+
+static void *sender(void *arg)
+{
+	static const char message[5000];
+	for (;;)
+		if (mq_send(queue, message, (size_t)arg, 0) == 0)
+			sent++;
+}
+
+static void cancel(void)
+{
+	char buffer[8192];
+	/* 5000: copied outside the lock. */
+	for (size_t length = 16; length <= 5000; length += 4984) {
+		open_queue(2, 8192);
+		sent = received = 0;
+		long cancelled = 0;
+		unsigned seed = 1;
+		for (int i = 0; i < 300; i++) {
+			pthread_t r, s;
+			CHECK(pthread_create(&r, NULL, receiver, NULL) == 0);
+			CHECK(pthread_create(&s, NULL, sender, (void *)length) == 0);
+			usleep((useconds_t)rand_r(&seed) % 500);
+			CHECK(pthread_cancel(i % 2 ? r : s) == 0 && pthread_join(i % 2 ? r : s, NULL) == 0);
+			usleep((useconds_t)rand_r(&seed) % 100);
+			CHECK(pthread_cancel(i % 2 ? s : r) == 0 && pthread_join(i % 2 ? s : r, NULL) == 0);
+			cancelled += 2;
+		}
+		struct timespec soon = in(0);
+		while (mq_timedreceive(queue, buffer, sizeof buffer, NULL, &soon) >= 0)
+			received++;
+		/* One cancelled just after its message was on its way, or before it counted it. */
+		long difference = sent - received;
+		if (difference > cancelled || difference < -cancelled) {
+			fprintf(stderr, "%ld sent, %ld received, %ld cancelled\n", (long)sent, (long)received, cancelled);
+			_exit(1);
+		}
+		/* Nothing is left in the line or in the slots. */
+		for (int i = 0; i < 2; i++)
+			CHECK(mq_timedsend(queue, buffer, 8192, 0, &soon) == 0);
+		CHECK(mq_timedsend(queue, buffer, 8192, 0, &soon) == -1 && errno == ETIMEDOUT);
+		CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+	}
+}
+
+/* ---- more waiters than there are records, were those of the dead not taken back ---- */
+
+static void killed_waiters(void)
+{
+	char buffer[64];
+	open_queue(2, 64);
+	for (int round = 0; round < 2; round++) {
+		/* 9,000 receivers, then 5,000 senders, die in line; nobody ever serves them. */
+		for (int i = 0; i < (round ? 50 : 90); i++) {
+			pid_t pid = fork();
+			if (pid == 0) {
+				pthread_t t;
+				pthread_attr_t small;
+				pthread_attr_init(&small);
+				pthread_attr_setstacksize(&small, 65536);
+				for (int n = 0; n < 100; n++)
+					CHECK(pthread_create(&t, &small, round ? sender : receiver, (void *)16) == 0);
+				usleep(30000);
+				_exit(0);
+			}
+			CHECK(pid > 0 && waitpid(pid, NULL, 0) == pid);
+			if (round == 0)
+				CHECK(messages() == 0);
+		}
+		struct timespec soon = in(20);
+		if (round == 0) {
+			CHECK(mq_timedreceive(queue, buffer, sizeof buffer, NULL, &soon) == -1 && errno == ETIMEDOUT);
+			CHECK(mq_send(queue, "a", 1, 0) == 0 && mq_send(queue, "b", 1, 0) == 0);
+		} else {
+			CHECK(mq_timedsend(queue, "c", 1, 0, &soon) == -1 && errno == ETIMEDOUT);
+			CHECK(mq_receive(queue, buffer, sizeof buffer, NULL) == 1 && buffer[0] == 'a');
+			CHECK(mq_receive(queue, buffer, sizeof buffer, NULL) == 1 && buffer[0] == 'b');
+			CHECK(messages() == 0);
+		}
+	}
+	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+}
+
+/* ---- queues come and go in threads, under a storm of signals and forks ---- */
+
+static void *open_and_close(void *arg)
+{
+	char own[80], buffer[64];
+	for (int i = 0; i < 400; i++) {
+		struct mq_attr attr = {.mq_maxmsg = 1 + i % 10, .mq_msgsize = 64};
+		snprintf(own, sizeof own, "/crash-cases-%d-%ld-%d", (int)getpid(), (long)arg, i % 3);
+		mqd_t q;
+		while ((q = mq_open(own, O_CREAT | O_RDWR, 0600, &attr)) < 0 && errno == EINTR)
+			;
+		CHECK(q >= 0);
+		CHECK(mq_send(q, "x", 1, 0) == 0);
+		CHECK(mq_receive(q, buffer, sizeof buffer, NULL) == 1);
+		if (i % 2)
+			CHECK(mq_unlink(own) == 0);
+		CHECK(mq_close(q) == 0);
+	}
+	for (int i = 0; i < 3; i++) {
+		snprintf(own, sizeof own, "/crash-cases-%d-%ld-%d", (int)getpid(), (long)arg, i);
+		mq_unlink(own);
+	}
+	return NULL;
+}
+
+static void storm(void)
+{
+	pthread_t t[4];
+	struct timespec pause = {0, 2000000};
+	/* Some descriptors more than RLIMIT_MSGQUEUE would allow are never open at a time. */
+	handle(SIGALRM, nothing, SA_RESTART);
+	timer(100);
+	for (long i = 0; i < 4; i++)
+		CHECK(pthread_create(&t[i], NULL, open_and_close, (void *)i) == 0);
+	for (int i = 0; i < 30; i++) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			open_and_close((void *)9);
+			_exit(0);
+		}
+		if (pid < 0)
+			continue;
+		int status;
+		while (waitpid(pid, &status, 0) != pid)
+			CHECK(errno == EINTR);
+		CHECK(status == 0);
+		nanosleep(&pause, NULL);
+	}
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_join(t[i], NULL) == 0);
+	timer(0);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct { const char *name; void (*run)(void); } cases[] = {
+		{"jump-out", jump_out}, {"handlers", handlers}, {"cancel", cancel}, {"killed-waiters", killed_waiters}, {"storm", storm},
+	};
+	for (size_t i = 0; argc > 1 && i < sizeof cases / sizeof *cases; i++)
+		if (strcmp(argv[1], cases[i].name) == 0) {
+			cases[i].run();
+			return 0;
+		}
+	fprintf(stderr, "usage: crash_cases CASE\n");
+	return 2;
+}
