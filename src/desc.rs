@@ -35,6 +35,9 @@ const ACCESS: u64 = 0b11;
 const NONBLOCK: u64 = 1 << 4;
 const NONBLOCK_KNOWN: u64 = 1 << 5;
 const ADDRESS: u64 = 0x0000_ffff_ffff_ffc0;
+/// The descriptor was opened with O_PATH: it refers to the queue, and can do nothing with it. The
+/// bits of the epoch then hold the low flags that it was opened with.
+const PATH: u64 = 1 << 3;
 const EPOCH_SHIFT: u32 = 48;
 
 /// Access mode 0 (O_RDONLY): may receive.
@@ -148,6 +151,17 @@ impl Descriptor {
         (self.entry & ACCESS) as u32
     }
 
+    /// Whether it was opened with O_PATH.
+    #[inline(always)]
+    pub fn is_path(&self) -> bool {
+        self.entry & PATH != 0
+    }
+
+    /// What F_GETFL shows of a descriptor that was opened with O_PATH: all that it was opened with.
+    pub fn path_flags(&self) -> i32 {
+        libc::O_PATH | (self.entry >> EPOCH_SHIFT) as i32
+    }
+
     /// Whether it may be used to send.
     #[inline(always)]
     pub fn may_send(&self) -> bool {
@@ -237,16 +251,9 @@ fn signal_to_rare(signal: i32) -> i32 {
 /// What F_GETFL shows of a queue descriptor whose FIFO says `flags`: "oflag less O_CREAT, O_EXCL,
 /// O_TRUNC, O_NOCTTY".
 pub fn visible_flags(fd: i32, flags: i32) -> i32 {
-    let mut kept = flags & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC | libc::O_NOATIME);
+    let kept = flags & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC | libc::O_NOATIME);
     // SAFETY: no pointers.
-    let mut signal = unsafe { syscall!(SYS_fcntl, fd, abi::F_GETSIG) }.unwrap_or(0) as i32;
-    if flags & libc::O_ASYNC != 0
-        && let Some(descriptor) = known(fd)
-        && let Some(before) = notify::kept_by_armed(descriptor.map, fd)
-    {
-        signal = before;
-        kept &= !libc::O_ASYNC;
-    }
+    let signal = unsafe { syscall!(SYS_fcntl, fd, abi::F_GETSIG) }.unwrap_or(0) as i32;
     flags_to_mode(flags) | kept | signal_to_rare(signal)
 }
 
@@ -261,6 +268,15 @@ pub fn insert(fd: i32, map: &'static Map, access: i32, nonblocking: bool) {
         | NONBLOCK_KNOWN
         | if nonblocking { NONBLOCK } else { 0 }
         | (epoch as u16 as u64) << EPOCH_SHIFT;
+    replace(entry, value);
+}
+
+/// Enters a descriptor that mq_open has made with O_PATH.
+pub fn insert_path(fd: i32, map: &'static Map, oflag: i32) {
+    ANY.store(1, Ordering::Relaxed);
+    let Some(entry) = make_entry(fd) else { return };
+    maps::referred(map);
+    let value = map as *const Map as u64 | ACCESS | PATH | (oflag as u16 as u64) << EPOCH_SHIFT;
     replace(entry, value);
 }
 
@@ -294,23 +310,12 @@ pub fn forget(fd: i32) -> Option<Closed> {
     if entry.load(Ordering::Relaxed) == 0 {
         return None;
     }
-    closing(fd);
     let value = entry.swap(0, Ordering::AcqRel);
     if value == 0 {
         return None;
     }
     // SAFETY: an entry's mapping stays as long as it is counted for the entry, which `finish` undoes.
     Some(Closed { map: unsafe { &*((value & ADDRESS) as *const Map) } })
-}
-
-/// `fd` is about to be closed or replaced: what has to be done while it is what it is.
-#[inline(always)]
-pub fn closing(fd: i32) {
-    if notify::any()
-        && let Some(descriptor) = known(fd)
-    {
-        notify::closing(descriptor.map);
-    }
 }
 
 /// A descriptor that was one of ours.
@@ -323,7 +328,7 @@ impl Closed {
     #[cold]
     pub fn finish(self, tls: &'static Tls) {
         let flags = self.map.header().flags.load(Ordering::Acquire);
-        if flags & F_NOTIFY != 0 {
+        if flags & F_NOTIFY != 0 || notify::any() {
             notify::closed(self.map, tls);
         }
         let pinned = maps::released(self.map);
@@ -386,6 +391,7 @@ pub fn note_pid_namespace(map: &Map) {
 #[inline(always)]
 pub fn about_to_poll(fd: i32, edge: bool) {
     if let Some(descriptor) = known(fd)
+        && !descriptor.is_path()
         && let Ok(tls) = tls::ready()
     {
         let _ = queue::poll::watch(descriptor.map, tls, fd, edge);

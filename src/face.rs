@@ -32,9 +32,17 @@ const BLOCK: i64 = 4096;
 /// ftruncate(2) goes no further with a descriptor opened without O_LARGEFILE, as mq_open does.
 const MAX_NON_LFS: i64 = 0x7fff_ffff;
 
-/// Runs `op` on `fd`, if that is a queue descriptor.
+/// Runs `op` on `fd`, if that is a queue descriptor, and not one opened with O_PATH: with that the
+/// kernel refuses by itself what it has to refuse.
 #[inline(always)]
 pub fn with(fd: i32, op: impl FnOnce(&Descriptor, &'static Tls) -> Result<usize>) -> Option<Result<usize>> {
+    let descriptor = desc::known(fd).filter(|descriptor| !descriptor.is_path())?;
+    Some(tls::ready().and_then(|tls| op(&descriptor, tls)))
+}
+
+/// Runs `op` on `fd`, if that is a queue descriptor.
+#[inline(always)]
+pub fn with_any(fd: i32, op: impl FnOnce(&Descriptor, &'static Tls) -> Result<usize>) -> Option<Result<usize>> {
     let descriptor = desc::known(fd)?;
     Some(tls::ready().and_then(|tls| op(&descriptor, tls)))
 }

@@ -9,7 +9,7 @@ use core::ffi::{c_int, c_uint, c_void};
 use super::{BYPASS, jump, next, raw_result, ret, sysctl};
 use crate::abi::{self, Errno, FILENT_SIZE, Result};
 use crate::desc::{self, Descriptor};
-use crate::queue::notify::{self, LOCK_BASE};
+use crate::queue::notify::LOCK_BASE;
 use crate::sys::fault;
 use crate::sys::tls;
 use crate::syscall;
@@ -98,7 +98,6 @@ pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: 
         // SAFETY: no pointers. dup2 of a descriptor to itself only checks it.
         return raw_result(unsafe { syscall!(SYS_fcntl, from, libc::F_GETFD) }.map(|_| to as usize));
     }
-    desc::closing(to);
     // SAFETY: no pointers; what the caller replaces is the caller's.
     let result = unsafe { syscall!(SYS_dup3, from, to, flags) };
     if result.is_ok() {
@@ -143,6 +142,8 @@ pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isiz
             }
             raw_result(result)
         }
+        libc::F_GETFL if descriptor.is_path() => descriptor.path_flags() as isize,
+        _ if descriptor.is_path() => BYPASS,
         libc::F_GETFL => raw_result(get_flags(&descriptor).map(|flags| flags as usize)),
         libc::F_SETFL => raw_result(set_flags(&descriptor, argument as c_int).map(|()| 0)),
         libc::F_SETLK | libc::F_SETLKW | libc::F_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW
@@ -153,7 +154,6 @@ pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isiz
         // The signal number is where rare flags are kept; a queue never sends SIGIO.
         abi::F_GETSIG => 0,
         abi::F_SETSIG if (0..=64).contains(&argument) => 0,
-        libc::F_GETOWN if notify::kept_by_armed(descriptor.map, fd).is_some() => 0,
         libc::F_GETPIPE_SZ | libc::F_SETPIPE_SZ => -(libc::EBADF as isize),
         _ => BYPASS,
     }

@@ -102,6 +102,15 @@ macro_rules! hooks {
             }
         }
     };
+    (@any [$($point:ident)?] $ret:ty, $fd:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
+        if desc::is_known($fd) {
+            $(hooks!(@$point);)?
+            // SAFETY: the caller's contract; user pointers are accessed with faults caught.
+            if let Some(result) = face::with_any($fd, |$d, $tls| unsafe { $answer }) {
+                return ret(result) as $ret;
+            }
+        }
+    };
     (@number [] $ret:ty, $fd:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
         if desc::is_known($fd)
             && let Some(result) = face::with($fd, |$d, $tls| $answer)
@@ -115,13 +124,13 @@ macro_rules! hooks {
     (@path [$($point:ident)?] $ret:ty, $dir:expr, $path:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
         // SAFETY: a user pointer, read with faults caught.
         if let Some(fd) = unsafe { face::descriptor_of_path($dir, $path) } {
-            hooks!(@fd [$($point)?] $ret, fd => |$d, $tls| $answer);
+            hooks!(@any [$($point)?] $ret, fd => |$d, $tls| $answer);
         }
     };
     (@at [] $ret:ty, $dir:expr, $path:expr, $flags:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
         // SAFETY: a user pointer, read with faults caught.
         if let Some(fd) = unsafe { descriptor_at($dir, $path, $flags) } {
-            hooks!(@fd [] $ret, fd => |$d, $tls| $answer);
+            hooks!(@any [] $ret, fd => |$d, $tls| $answer);
         }
     };
     (@if_fd [$($point:ident)?] $ret:ty, $condition:expr, $($key:tt)*) => {
@@ -197,13 +206,13 @@ fn is_reopening(flags: c_int) -> bool {
 // functions with a version number are those of glibc before 2.33.
 hooks! {
     /// fstat(2).
-    fn fstat(fd: c_int, to: *mut Stat) -> c_int, fd[] { fd => |d, _| face::fstat(d, to) }
+    fn fstat(fd: c_int, to: *mut Stat) -> c_int, any[] { fd => |d, _| face::fstat(d, to) }
     /// fstat(2).
-    fn fstat64(fd: c_int, to: *mut Stat) -> c_int, fd[] { fd => |d, _| face::fstat(d, to) }
+    fn fstat64(fd: c_int, to: *mut Stat) -> c_int, any[] { fd => |d, _| face::fstat(d, to) }
     /// fstat(2).
-    fn __fxstat(version: c_int, fd: c_int, to: *mut Stat) -> c_int, fd[] { fd => |d, _| face::fstat(d, to) }
+    fn __fxstat(version: c_int, fd: c_int, to: *mut Stat) -> c_int, any[] { fd => |d, _| face::fstat(d, to) }
     /// fstat(2).
-    fn __fxstat64(version: c_int, fd: c_int, to: *mut Stat) -> c_int, fd[] { fd => |d, _| face::fstat(d, to) }
+    fn __fxstat64(version: c_int, fd: c_int, to: *mut Stat) -> c_int, any[] { fd => |d, _| face::fstat(d, to) }
     /// stat(2).
     fn stat(path: Path, to: *mut Stat) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::fstat(d, to) }
     /// stat(2).
@@ -223,13 +232,13 @@ hooks! {
     /// statx(2).
     fn statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, to: *mut libc::statx) -> c_int, at[] { dir, path, flags => |d, _| face::statx(d, flags, mask, to) }
     /// fstatfs(2).
-    fn fstatfs(fd: c_int, to: *mut libc::statfs) -> c_int, fd[] { fd => |d, _| face::fstatfs(d, to) }
+    fn fstatfs(fd: c_int, to: *mut libc::statfs) -> c_int, any[] { fd => |d, _| face::fstatfs(d, to) }
     /// fstatfs(2).
-    fn fstatfs64(fd: c_int, to: *mut libc::statfs) -> c_int, fd[] { fd => |d, _| face::fstatfs(d, to) }
+    fn fstatfs64(fd: c_int, to: *mut libc::statfs) -> c_int, any[] { fd => |d, _| face::fstatfs(d, to) }
     /// fstatvfs(3).
-    fn fstatvfs(fd: c_int, to: *mut libc::statvfs) -> c_int, fd[] { fd => |d, _| face::fstatvfs(d, to) }
+    fn fstatvfs(fd: c_int, to: *mut libc::statvfs) -> c_int, any[] { fd => |d, _| face::fstatvfs(d, to) }
     /// fstatvfs(3).
-    fn fstatvfs64(fd: c_int, to: *mut libc::statvfs) -> c_int, fd[] { fd => |d, _| face::fstatvfs(d, to) }
+    fn fstatvfs64(fd: c_int, to: *mut libc::statvfs) -> c_int, any[] { fd => |d, _| face::fstatvfs(d, to) }
 }
 
 // Reading: the text.

@@ -51,7 +51,6 @@ fn first_use() {
     tls::AFTER_FORK.store(crate::maps::reset_after_fork as fn() as *mut (), Release);
     super::signal::ON_HANDLER.store(handler_begins as extern "C" fn(c_int) as usize, Release);
     super::signal::ON_READY.store(on_ready as super::signal::ReadyHook as usize, Release);
-    super::signal::ON_DEFAULT.store(on_default as extern "C" fn(c_int) as usize, Release);
     tls::ON_DEFERRED.store(super::signal::deliver_deferred as fn(&Tls) as *mut (), Release);
 }
 
@@ -66,15 +65,8 @@ extern "C" fn on_ready(signo: c_int, fd: c_int, sender: &mut [u64; 2]) -> c_int 
             *sender = [u64::from(pid) | u64::from(uid) << 32, value];
             queue::notify::SI_MESGQ
         }
-        Meaning::Nothing => {
-            wait::undisturbed(tls::tls());
-            1
-        }
+        Meaning::Nothing => 1,
     }
-}
-
-extern "C" fn on_default(signo: c_int) {
-    queue::notify::on_default(signo);
 }
 
 /// A timeout as the kernel takes it in: EFAULT, then EINVAL, before anything else.
@@ -352,6 +344,9 @@ pub unsafe extern "C" fn mqns_getsetattr(fd: c_int, new: *const MqAttr, old: *mu
                 other => other,
             };
         };
+        if descriptor.is_path() {
+            return Err(Errno::EBADF);
+        }
         let nonblocking = descriptor.nonblocking();
         if let Some(flags) = flags {
             set_nonblocking(&descriptor, flags != 0)?;
@@ -468,6 +463,9 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent, register
                 other => other,
             };
         };
+        if descriptor.is_path() {
+            return Err(Errno::EBADF);
+        }
         match wanted {
             None => queue::notify::unregister(descriptor.map, tls, fd)?,
             Some(what) => {

@@ -88,10 +88,8 @@ pub static ON_HANDLER: AtomicUsize = AtomicUsize::new(0);
 /// What [`ON_READY`] is: called with the signal and the descriptor; returns 0 (the signal is what it says),
 /// 1 (it is to be taken for nothing), or the si_code it shall have, with the payload stored.
 pub type ReadyHook = extern "C" fn(c_int, c_int, &mut [u64; 2]) -> c_int;
-/// A [`ReadyHook`] (as `usize`; 0 = none) to ask about signals with POLL_IN, POLL_OUT or SI_SIGIO.
+/// A [`ReadyHook`] (as `usize`; 0 = none) to ask about signals with POLL_MSG or SI_SIGIO.
 pub static ON_READY: AtomicUsize = AtomicUsize::new(0);
-/// A function (as `usize`; 0 = none) to call before the program sets a signal's default action.
-pub static ON_DEFAULT: AtomicUsize = AtomicUsize::new(0);
 
 // ---------------------------------------------------------------------------------------------
 // The kernel's interface
@@ -136,11 +134,9 @@ const _: () = assert!(size_of::<Info>() == 128 && size_of::<libc::siginfo_t>() =
 
 /// si_code of kill(2).
 const SI_USER: c_int = 0;
-/// si_code of a signal that says that a descriptor can be read (fcntl(2), F_SETSIG) ...
-const POLL_IN: c_int = 1;
-/// ... or written.
-const POLL_OUT: c_int = 2;
-/// The same where these numbers mean something else.
+/// si_code of a signal that says that the lease of a descriptor is broken (fcntl(2), F_SETLEASE).
+const POLL_MSG: c_int = 3;
+/// The same where small numbers mean something else.
 const SI_SIGIO: c_int = -5;
 /// SA_RESTORER of the kernel, which libcs add on x86-64 but not on aarch64.
 #[cfg(target_arch = "x86_64")]
@@ -605,7 +601,7 @@ fn is_nothing(info: &mut Info) -> bool {
         SIGSEGV | SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP | libc::SIGCHLD | libc::SIGSYS => {
             info.code == SI_SIGIO
         }
-        _ => info.code == POLL_IN || info.code == POLL_OUT,
+        _ => info.code == POLL_MSG,
     };
     ready && ask_ready(info)
 }
@@ -946,9 +942,6 @@ pub unsafe extern "C" fn sigaction(sig: c_int, act: *const libc::sigaction, oact
             // SAFETY: a local.
             unsafe { show_program(sig, new) };
             let wanted = Wanted { handler: new.sa_sigaction, flags: new.sa_flags as u32 | SA_RESTORER };
-            if wanted.handler == SIG_DFL {
-                default_begins(sig);
-            }
             if is_wrapped(sig, wanted.handler) && sig != SIGKILL && sig != SIGSTOP {
                 let found = intern(sig, wanted);
                 new.sa_sigaction = trampoline(found.slot);
@@ -977,15 +970,6 @@ pub unsafe extern "C" fn sigaction(sig: c_int, act: *const libc::sigaction, oact
         }
     }
     0
-}
-
-#[cold]
-fn default_begins(sig: c_int) {
-    let hook = ON_DEFAULT.load(Ordering::Acquire);
-    if hook != 0 {
-        // SAFETY: whoever stored it stored a function of this type.
-        unsafe { transmute::<usize, extern "C" fn(c_int)>(hook)(sig) };
-    }
 }
 
 /// libc's other name for [`sigaction`].

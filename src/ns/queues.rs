@@ -137,16 +137,12 @@ pub fn open(
                 if access == libc::O_ACCMODE {
                     return Err(Errno::EINVAL);
                 }
-                if oflag & libc::O_PATH != 0 {
-                    drop(file);
-                    return Ok(path.open(libc::O_PATH, 0)?.release());
-                }
                 let st = file.stat()?;
                 drop(file);
                 if st.st_mode & libc::S_IFMT != libc::S_IFREG {
                     return Err(Errno::EACCES);
                 }
-                if oflag & libc::O_DIRECT != 0 {
+                if oflag & (libc::O_DIRECT | libc::O_PATH) == libc::O_DIRECT {
                     return Err(Errno::EINVAL);
                 }
                 match open_queue(tls, place, st.st_ino, oflag) {
@@ -168,6 +164,9 @@ pub fn open(
 /// Opens the FIFO of an existing queue. ENOENT: the queue is gone meanwhile.
 fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) -> Result<i32> {
     let map = map_queue(tls, place, ino)?;
+    if oflag & libc::O_PATH != 0 {
+        return open_path(place, &map, oflag);
+    }
     let fd = open_fifo(&keyed(place, map.key, b".p")?, oflag)?;
     queue::poll::reopened(&map, tls, fd.0)?;
     enter_table(map.map(), fd, oflag)
@@ -183,6 +182,13 @@ pub fn reopen(tls: &'static Tls, map: &'static Map, oflag: i32) -> Result<i32> {
     };
     queue::poll::reopened(map, tls, fd.0)?;
     enter_table(map, fd, oflag)
+}
+
+/// A descriptor with O_PATH: that of the FIFO.
+fn open_path(place: &Place, map: &Pinned, oflag: i32) -> Result<i32> {
+    let fd = keyed(place, map.key, b".p")?.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?.release();
+    desc::insert_path(fd, map.map(), oflag);
+    Ok(fd)
 }
 
 /// The flags that a description of the FIFO is opened with.
@@ -364,7 +370,7 @@ fn create_queue(
     }
     if oflag & libc::O_PATH != 0 {
         drop(fd);
-        return Ok(path.open(libc::O_PATH, 0)?.release());
+        return open_path(place, &map, oflag);
     }
     if always_polled() {
         queue::poll::watch(&map, tls, fd.0, true)?;

@@ -6,8 +6,9 @@
 //! closes any descriptor of the queue or dies, kept over exec if every descriptor survives.
 //!
 //! A signal goes out by rt_sigqueueinfo(2) after the lock is released. Where the sender may not signal the
-//! owner, or cannot name it, a packet in the FIFO makes the kernel do it: see [`own`].
+//! owner, or cannot name it, the kernel is made to do it: see [`bell`].
 
+pub mod bell;
 mod own;
 
 use core::sync::atomic::AtomicU64;
@@ -20,13 +21,15 @@ use crate::shm::layout::{F_NOTIFY, F_POLLED, FIRED};
 use crate::sys::{futex, getpid, path::Path, tls::Tls};
 use crate::syscall;
 
-pub use own::{Meaning, any, closing, exec_begins, exec_failed, kept_by_armed, on_default, on_signal};
+pub use own::{Meaning, any, exec_begins, exec_failed, on_signal};
 
 /// Where the record locks of registrations begin; locks of the program itself are kept below.
 pub const LOCK_BASE: i64 = 1 << 62;
 const TICKETS: u64 = 1 << 32;
 /// `si_code` of a notification (asm-generic/siginfo.h).
 pub const SI_MESGQ: i32 = -3;
+/// `Notify::state`: the registration has a bell.
+const HAS_BELL: u32 = 1;
 /// `Notify::state`: the owner has called exec since it registered; the new image gets no signal.
 const EXECED: u32 = 2;
 
@@ -49,6 +52,8 @@ pub(crate) struct Fired {
     proc_dev: u32,
     /// The owner's process id as we see it, if that has been found out already.
     owner: Option<i32>,
+    /// The signal is the bell's.
+    by_bell: bool,
     /// The signal has been sent, or there shall be none.
     done: bool,
 }
@@ -106,11 +111,9 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
     if what.kind == libc::SIGEV_SIGNAL {
         n.proc_dev.store(proc_dev(), Relaxed);
     }
-    n.state.store(0, Relaxed);
     n.ticket.store(ticket, Relaxed);
-    if !own::entered(&section, fd, what, ticket, foreign) {
-        n.armed.store(0, Relaxed);
-    }
+    let has_bell = own::entered(&section, what, ticket, foreign);
+    n.state.store(if has_bell { HAS_BELL } else { 0 }, Relaxed);
     h.touched_sec.store(super::coarse_seconds(), Relaxed);
     h.flags.fetch_or(F_NOTIFY, Relaxed);
     Ok(ticket)
@@ -159,6 +162,9 @@ pub fn unregister(map: &Map, tls: &Tls, fd: i32) -> Result<()> {
 /// This process has closed a descriptor of the queue, which ends its registration ("by closing any
 /// descriptor": the record lock is gone already).
 pub fn closed(map: &Map, tls: &Tls) {
+    if any() {
+        own::closed(map, tls);
+    }
     let h = map.header();
     if h.notify.pid.load(Relaxed) != getpid() || h.notify.pid_ns.load(Relaxed) != crate::sys::pid_namespace() {
         return;
@@ -232,17 +238,6 @@ fn forget(section: &Section<'_>) {
     }
 }
 
-/// Whether [`polled`] is to be called before this process polls the queue.
-#[inline(always)]
-pub(super) fn must_hear_of_polls(map: &Map) -> bool {
-    any() && own::is_armed(map)
-}
-
-/// This process polls the queue from now on.
-pub(super) fn polled(section: &Section<'_>) {
-    own::polled(section);
-}
-
 /// A message has come into an empty queue that nobody was waiting at: the registration is used up.
 #[cold]
 #[inline(never)]
@@ -256,31 +251,25 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
         pid_ns: n.pid_ns.load(Relaxed),
         proc_dev: n.proc_dev.load(Relaxed),
         owner: None,
+        by_bell: false,
         done: false,
     };
+    let state = n.state.load(Relaxed);
     match fired.what.kind {
         // Before the flag falls: `fate` looks in this order.
         libc::SIGEV_THREAD => mark_fired(section.map, ticket, 0),
-        libc::SIGEV_SIGNAL if fired.what.signo > 0 && n.state.load(Relaxed) != EXECED => {
-            let polled = h.flags.load(Relaxed) & F_POLLED != 0;
-            let armed = n.armed.load(Relaxed) != 0;
-            if armed || polled {
+        libc::SIGEV_SIGNAL if fired.what.signo > 0 && state & EXECED == 0 => {
+            if state & HAS_BELL != 0 {
                 fired.owner = holder(fd, ticket);
                 fired.done = fired.owner.is_none();
-            }
-            match fired.owner {
-                // The packet for the pollers is what signals.
-                Some(owner) if armed && (polled || !can_signal(owner)) => {
+                fired.by_bell = fired.owner.is_some_and(|owner| !can_signal(owner));
+                if fired.by_bell {
                     mark_fired(section.map, ticket, fired.sender());
-                    poke(section, fd);
-                    fired.done = true;
                 }
-                // The signal comes before pollers wake.
-                Some(owner) if polled => {
-                    fired.signal(owner);
-                    fired.done = true;
-                }
-                _ => {}
+            }
+            // The signal comes before pollers wake.
+            if h.flags.load(Relaxed) & F_POLLED != 0 {
+                fired.signal(section.map, fd);
             }
         }
         _ => fired.done = true,
@@ -293,22 +282,6 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
 fn can_signal(pid: i32) -> bool {
     // SAFETY: signal 0 only asks.
     pid > 0 && unsafe { syscall!(SYS_kill, pid, 0) }.is_ok()
-}
-
-/// Moves one packet of the FIFO, in whichever direction there is one, or room for one: the kernel signals
-/// the owner of an armed description. While packets are of use to pollers, the one that shows the message
-/// is what goes in.
-fn poke(section: &Section<'_>, fd: i32) {
-    section.map.header().tokens.store(u32::MAX, Relaxed);
-    let mut bytes = 0i32;
-    let mut packet = 0u8;
-    // SAFETY: the results go to locals.
-    unsafe {
-        let some = syscall!(SYS_ioctl, fd, libc::FIONREAD, &raw mut bytes).is_ok() && bytes > 0;
-        if !some || syscall!(SYS_read, fd, &raw mut packet, 1).is_err() {
-            let _ = syscall!(SYS_write, fd, &raw const packet, 1);
-        }
-    }
 }
 
 /// Device number of `/proc`, if it shows the process ids of the caller's own namespace, else 0. Looked up
@@ -370,14 +343,9 @@ const _: () = assert!(size_of::<Siginfo>() == 128);
 impl Fired {
     /// Tells the owner, before the send that set it off returns.
     #[cold]
-    pub(super) fn deliver(self, map: &Map, fd: i32) {
+    pub(super) fn deliver(mut self, map: &Map, fd: i32) {
         match self.what.kind {
-            libc::SIGEV_SIGNAL if !self.done => {
-                // Its lock names a process as we see it; one that we cannot see we cannot signal.
-                if let Some(owner) = self.owner.or_else(|| holder(fd, self.ticket)) {
-                    self.signal(owner);
-                }
-            }
+            libc::SIGEV_SIGNAL => self.signal(map, fd),
             libc::SIGEV_THREAD => {
                 let n = &map.header().notify;
                 n.word.fetch_add(1, AcqRel);
@@ -395,10 +363,16 @@ impl Fired {
         u64::from(pid) | uid << 32
     }
 
-    fn signal(&self, owner: i32) {
-        if owner <= 0 {
+    fn signal(&mut self, map: &Map, fd: i32) {
+        if self.done {
             return;
         }
+        self.done = true;
+        if self.by_bell {
+            return bell::ring(map);
+        }
+        // The record lock names its holder as we see it; one that we cannot see we cannot signal.
+        let Some(owner @ 1..) = self.owner.or_else(|| holder(fd, self.ticket)) else { return };
         let sender = self.sender();
         let info = Siginfo {
             signo: self.what.signo,

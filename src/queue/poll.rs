@@ -7,7 +7,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{Section, enter, notify};
+use super::{Section, enter};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{F_POLLED, F_POLLED_EDGE};
@@ -90,12 +90,11 @@ fn count(fd: i32) -> u32 {
 /// EIO: the queue is damaged.
 pub fn watch(map: &Map, tls: &Tls, fd: i32, edge: bool) -> Result<()> {
     let need = if edge { F_POLLED | F_POLLED_EDGE } else { F_POLLED };
-    if map.header().flags.load(Relaxed) & need == need && !notify::must_hear_of_polls(map) {
+    if map.header().flags.load(Relaxed) & need == need {
         return Ok(());
     }
     let section = enter(map, tls)?;
     map.header().flags.fetch_or(need, Relaxed);
-    notify::polled(&section);
     resize_and_sync(&section, fd);
     Ok(())
 }

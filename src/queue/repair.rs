@@ -14,7 +14,7 @@
 //! | receiving, after | FREE or TAKEN | received |
 //! | letting a sender in, word 0, slot FILLING | | the sender was told: its message is linked now |
 //! | joining or leaving a line | record not in its line | by its state: in line, or free; the dead one's own is free |
-//! | taking back from a stopped waiter | waiter SERVED, word 0, slot not TAKEN | not sent; the waiter tries again |
+//! | taking back from a stopped receiver | SERVED, word 0, slot not TAKEN by it | not sent; the receiver tries again |
 //!
 //! [`sweep`] also takes back what died outside the lock: messages being copied, waiters served but
 //! never heard of again.
@@ -27,7 +27,8 @@ use super::Section;
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS, WORD_OUT, WORD_UNARMED, Waiter,
+    F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS,
+    WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::is_gone;
 use crate::sys::futex;
@@ -75,7 +76,7 @@ fn rebuild(map: &Map) -> Result<()> {
                     slot.state.store(FREE, Relaxed);
                 }
             }
-        } else if receiver && !map.slot(w.slot.load(Relaxed)).is_ok_and(|slot| slot.state.load(Relaxed) == TAKEN) {
+        } else if receiver && !is_given_to(map, w) {
             w.slot.store(NONE, Relaxed);
             w.word.store(w.tid.load(Relaxed) | WORD_OUT, Relaxed);
             w.state.store(W_OUT, Relaxed);
@@ -176,6 +177,13 @@ fn rebuild(map: &Map) -> Result<()> {
     Ok(())
 }
 
+/// Whether a served receiver's message is (still) its own.
+fn is_given_to(map: &Map, w: &Waiter) -> bool {
+    map.slot(w.slot.load(Relaxed)).is_ok_and(|slot| {
+        slot.state.load(Relaxed) == TAKEN && slot.holder.load(Relaxed) & TID_MASK == w.tid.load(Relaxed)
+    })
+}
+
 fn free_staged(map: &Map, w: &Waiter) {
     if w.kind.load(Relaxed) == 1 {
         let index = w.slot.load(Relaxed);
@@ -228,9 +236,7 @@ pub(super) fn sweep(section: &Section<'_>) -> Result<u32> {
     }
     for index in 0..h.high.load(Relaxed).min(map.slots()) {
         let slot = map.slot(index)?;
-        if matches!(slot.state.load(Relaxed), FILLING | TAKEN)
-            && is_dead(slot.holder.load(Relaxed), foreign)
-        {
+        if matches!(slot.state.load(Relaxed), FILLING | TAKEN) && is_dead(slot.holder.load(Relaxed), foreign) {
             give_back(map, index, slot);
             freed += 1;
         }

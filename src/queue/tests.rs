@@ -714,7 +714,10 @@ fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations
                 } else {
                     let message = world.take_first();
                     assert!(matches!(step, Ok(Step::Done(n)) if n == len), "op {op}");
-                    assert_eq!((&call.buffer[..len], *call.priority), (&content(message.id, len)[..], message.priority));
+                    assert_eq!(
+                        (&call.buffer[..len], *call.priority),
+                        (&content(message.id, len)[..], message.priority)
+                    );
                 }
             }
             // The served go home.
@@ -1287,7 +1290,10 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
             }
             rounds += 1;
             if rounds > 6 {
-                return Err(format!("{waiting} receivers and {:?} stuck", pending.iter().flatten().map(|p| p.0).collect::<Vec<_>>()));
+                return Err(format!(
+                    "{waiting} receivers and {:?} stuck",
+                    pending.iter().flatten().map(|p| p.0).collect::<Vec<_>>()
+                ));
             }
             for _ in 0..waiting.min(scenario.maxmsg as usize) {
                 extra += 1;

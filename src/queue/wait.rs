@@ -31,12 +31,6 @@ use crate::sys::futex::{self, Timespec};
 use crate::sys::tls::Tls;
 use crate::syscall;
 
-/// `Wait::interrupted`: a handler without SA_RESTART has run. The call ends with EINTR unless it was served
-/// before.
-const INTERRUPTED: u32 = 1;
-/// `Wait::interrupted`: what has interrupted the sleep is nothing the program shall notice.
-const UNDISTURBED: u32 = 2;
-
 /// Result of a sleep that the kernel would have begun anew: its thread was stopped and continued, or
 /// woken by a signal without a handler. The same in `cshim/`.
 const RESTARTED: i32 = -512;
@@ -56,7 +50,7 @@ pub struct Wait {
     waiter: u32,
     sender: u32,
     fd: i32,
-    /// [`INTERRUPTED`] or [`UNDISTURBED`], or 0.
+    /// A handler without SA_RESTART has run: the call ends with EINTR unless it was served before.
     interrupted: AtomicU32,
     buffer: Buffer,
     /// `Tls::waiter` of the blocked call that this one's signal handler has interrupted.
@@ -490,6 +484,7 @@ fn spin(map: &Map, w: &Waiter, tls: &Tls, tid: u32) {
 fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
     let tid = tls.tid.load(Relaxed);
     wait.expected = tid | WORD_ASLEEP;
+    tls.waiter.store(wait as *const Wait as usize, Release);
     // Each step fails if we were served or taken out of the line meanwhile; the sleep then ends at
     // once.
     if w.word.compare_exchange(tid | WORD_UNARMED, tid, AcqRel, Relaxed).is_ok() {
@@ -629,8 +624,7 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             copied.map(|()| Step::Done(len as usize))
         }
         state @ (W_QUEUED | W_OUT) => {
-            let interrupted = wait.interrupted.load(Relaxed);
-            let ended = if interrupted == INTERRUPTED || slept == -libc::EINTR && interrupted != UNDISTURBED {
+            let ended = if slept == -libc::EINTR || wait.interrupted.load(Relaxed) != 0 {
                 Some(Errno::EINTR)
             } else if slept == -libc::ETIMEDOUT {
                 Some(Errno::ETIMEDOUT)
@@ -639,7 +633,6 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             };
             if ended.is_none() && state == W_QUEUED && slept != RESTARTED {
                 // Woken for nothing: go on sleeping, in the same place.
-                let _ = wait.interrupted.compare_exchange(UNDISTURBED, 0, Relaxed, Relaxed);
                 drop(section);
                 announce_sleep(map, w, tls, wait);
                 return Ok(Step::Sleep);
@@ -770,8 +763,11 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
     // SAFETY: `tls.waiter` points to the `Wait` of a call of this thread that has not finished,
     // and whose map is pinned.
     let (wait, map) = unsafe { (&*wait, &*(*wait).map) };
+    // The handler may never return (siglongjmp(3)), and the frame with the `Wait` be gone: nothing refers to
+    // it from here on. `announce_sleep` puts it back.
+    tls.waiter.store(wait.outer.load(Relaxed), Relaxed);
     if sa_flags & libc::SA_RESTART == 0 {
-        wait.interrupted.store(INTERRUPTED, Relaxed);
+        wait.interrupted.store(1, Relaxed);
     }
     disarm(map, tls, wait);
     let Ok(_section) = enter(map, tls) else { return };
@@ -780,17 +776,6 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
         w.state.store(W_OUT, Relaxed);
         // Not what the sleep expects: a restarted sleep ends at once.
         w.word.store(tls.tid.load(Relaxed) | WORD_OUT, Release);
-    }
-}
-
-/// A signal that this thread has got is taken for nothing: the blocked call that it has interrupted, if any,
-/// goes on. Async-signal-safe.
-pub fn undisturbed(tls: &Tls) {
-    let wait = tls.waiter.load(Acquire) as *const Wait;
-    if !wait.is_null() {
-        // SAFETY: as in `handler_begins`.
-        let interrupted = unsafe { &(*wait).interrupted };
-        let _ = interrupted.compare_exchange(0, UNDISTURBED, Relaxed, Relaxed);
     }
 }
 
@@ -804,7 +789,7 @@ impl Wait {
 
     /// Whether no handler without SA_RESTART has run.
     pub fn is_restarting(&self) -> bool {
-        self.interrupted.load(Relaxed) != INTERRUPTED
+        self.interrupted.load(Relaxed) == 0
     }
 
     /// The call is over, however: this thread waits for nothing (or for what it waited before).

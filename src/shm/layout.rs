@@ -66,12 +66,11 @@ pub struct Notify {
     pub ticket: AtomicU64,
     /// Inode of the owner's pid namespace.
     pub pid_ns: AtomicU64,
-    /// Process id of whoever has armed its description for this registration, 0 if it is not armed
-    /// (`queue::notify::own`).
-    pub armed: AtomicU32,
-    /// What the description armed last kept where its signal number is now.
-    pub rare: AtomicU32,
-    /// 2: the owner has called exec since it registered.
+    /// Number of the last bell that was hung for the queue (`queue::notify::bell`).
+    pub bell: AtomicU32,
+    /// Its owner's uid and 1, 0 if there is none.
+    pub bell_uid: AtomicU32,
+    /// 1: the registration has a bell. 2: the owner has called exec since it registered.
     pub state: AtomicU32,
     /// Device number of the `/proc` that shows the owner's pid namespace, 0 if it knows none.
     pub proc_dev: AtomicU32,

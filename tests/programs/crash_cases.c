@@ -84,7 +84,7 @@ static void jump_out(void)
 {
 	char buffer[64];
 	open_queue(2, 64);
-	for (int i = 0; i < 200; i++) {
+	for (volatile int i = 0; i < 200; i++) {
 		handle(SIGALRM, jump, 0);
 		if (sigsetjmp(back, 1) == 0) {
 			timer(1000);
@@ -108,7 +108,7 @@ static void jump_out(void)
 	}
 	/* The same for senders. */
 	CHECK(mq_send(queue, "a", 1, 0) == 0 && mq_send(queue, "b", 1, 0) == 0);
-	for (int i = 0; i < 200; i++) {
+	for (volatile int i = 0; i < 200; i++) {
 		if (sigsetjmp(back, 1) == 0) {
 			timer(1000);
 			mq_send(queue, "c", 1, 0);
@@ -196,6 +196,7 @@ static void *receiver(void *arg)
 	for (;;)
 		if (mq_receive(queue, buffer, sizeof buffer, NULL) >= 0)
 			received++;
+	return NULL;
 }
 
 static void *sender(void *arg)
@@ -204,6 +205,7 @@ static void *sender(void *arg)
 	for (;;)
 		if (mq_send(queue, message, (size_t)arg, 0) == 0)
 			sent++;
+	return NULL;
 }
 
 static void cancel(void)

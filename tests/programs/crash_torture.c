@@ -32,7 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WORKERS = 32, MESSAGES = 1 << 20, PRIORITIES = 3, STUCK = 10 };
+enum { WORKERS = 32, MESSAGES = 1 << 23, PRIORITIES = 3, STUCK = 10 };
 
 struct message {
 	uint32_t producer, number, priority, check;

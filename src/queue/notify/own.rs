@@ -3,14 +3,12 @@
 //! Two things need them. exec keeps a registration whose descriptors survive but never signals the
 //! new image, so the records have to be marked on the way ([`exec_begins`]). And a sender may be
 //! one that must not signal this process (another user) or cannot name it (an inner pid namespace),
-//! which the kernel's notifications do not care about. For their sake the description that
-//! registers is *armed*: with O_ASYNC the kernel itself sends the signal of F_SETSIG to the process
-//! of F_SETOWN, by the credentials of whoever set that, for each packet that goes into or out of
-//! the FIFO (fcntl(2)). Such a signal says POLL_IN; [`on_signal`] tells who sent the message, or
-//! that the signal is none (a packet moved for a poller's sake).
+//! which the kernel's notifications do not care about. For their sake a registration has a *bell*
+//! ([`bell`]), by which the kernel sends the signal for them. Such a signal says POLL_MSG, and
+//! [`on_signal`] tells who sent the message.
 //!
-//! An armed description stays so until its registration is removed, or moves to another descriptor
-//! or signal: programs that register again after each message pay once.
+//! A bell hangs until it has been rung or its registration is removed: programs that register again
+//! after each message pay once.
 //!
 //! Entries of a queue change under its lock. A fork child inherits entries that are not its own, which
 //! the process generation tells.
@@ -18,15 +16,13 @@
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 
-use super::{Registration, fired};
-use crate::abi::{Errno, F_GETSIG, F_SETSIG, Result};
+use super::bell::{self, Bell};
+use super::{EXECED, Registration, fired};
 use crate::queue::{Section, enter};
 use crate::shm::Map;
-use crate::shm::layout::{F_NOTIFY, F_POLLED};
+use crate::shm::layout::F_NOTIFY;
 use crate::sys::getpid;
-use crate::sys::path::stat_fd;
 use crate::sys::tls::{self, Tls, generation};
-use crate::syscall;
 
 /// `Own::state`: not in use.
 const FREE: u32 = 0;
@@ -34,62 +30,16 @@ const FREE: u32 = 0;
 const CLAIMED: u32 = 1;
 /// `Own::state`: registered, or was until a message came.
 const REGISTERED: u32 = 2;
-/// `Own::state`: a sender has fired it through the FIFO, and it was removed before the signal was taken.
+/// `Own::state`: its bell was rung, and it was removed before the signal was taken.
 const SPENT: u32 = 3;
-
-/// `Own::state`: it was armed, and signals for nobody may be pending.
-const MUTED: u32 = 4;
-
-/// `Own::armed`: not.
-const PLAIN: u32 = 0;
-/// `Own::armed`: the description sends signals.
-const ARMED: u32 = 1;
-/// `Own::armed`: it did, and shall again if exec fails.
-const SUSPENDED: u32 = 2;
-/// `Own::armed`: it did, and signals may be pending.
-const DISARMED: u32 = 3;
-
-/// `Notify::rare`: it says something.
-const SAVED: u32 = 1 << 31;
-/// `Notify::rare`: the signal number that the description had before.
-const SIGNAL: u32 = 0xff;
-
-/// `struct f_owner_ex` of fcntl(2).
-#[repr(C)]
-struct Owner {
-    kind: i32,
-    pid: u32,
-}
-const F_SETOWN_EX: i32 = 15;
-const F_GETOWN_EX: i32 = 16;
-/// What the kernel says of a description that has never had an owner.
-const OWNER_THREAD: i32 = 0;
-const OWNER_PROCESS: i32 = 1;
-
-/// The process that a description's signals go to (0: one that has died, or that we cannot see).
-fn owner(fd: i32) -> Option<u32> {
-    let mut owner = Owner { kind: 0, pid: 0 };
-    // SAFETY: the result goes to a local.
-    unsafe { syscall!(SYS_fcntl, fd, F_GETOWN_EX, &raw mut owner) }.ok()?;
-    (owner.kind == OWNER_PROCESS).then_some(owner.pid)
-}
-
-fn set_owner(fd: i32, kind: i32, pid: u32) -> Result<()> {
-    let owner = Owner { kind, pid };
-    // SAFETY: the structure is a local.
-    unsafe { syscall!(SYS_fcntl, fd, F_SETOWN_EX, &raw const owner) }.map(|_| ())
-}
 
 struct Own {
     state: AtomicU32,
-    armed: AtomicU32,
-    /// The descriptor that registered; what the kernel says in si_fd.
-    fd: AtomicI32,
     signo: AtomicI32,
     /// The process, and its generation.
     pid: AtomicU32,
-    /// See `Notify::rare`.
-    rare: AtomicU32,
+    /// What the bell's signal says in si_fd.
+    fd: AtomicI32,
     generation: AtomicU64,
     /// Pinned while `REGISTERED`.
     map: AtomicPtr<Map>,
@@ -98,26 +48,36 @@ struct Own {
     value: AtomicU64,
     /// While `SPENT`: the sender's process id, and its uid in the upper half.
     sender: AtomicU64,
+    /// [`Bell::address`], 0 if none hangs.
+    bell: AtomicUsize,
+    /// [`Bell::number`].
+    number: AtomicU32,
 }
 
 const LEN: usize = 256;
 static TABLE: [Own; LEN] = [const {
     Own {
         state: AtomicU32::new(FREE),
-        armed: AtomicU32::new(PLAIN),
-        fd: AtomicI32::new(0),
         signo: AtomicI32::new(0),
         pid: AtomicU32::new(0),
-        rare: AtomicU32::new(0),
+        fd: AtomicI32::new(0),
         generation: AtomicU64::new(0),
         map: AtomicPtr::new(core::ptr::null_mut()),
         ticket: AtomicU64::new(0),
         value: AtomicU64::new(0),
         sender: AtomicU64::new(0),
+        bell: AtomicUsize::new(0),
+        number: AtomicU32::new(0),
     }
 }; LEN];
 /// Entries ever used.
 static HIGH: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether this process, or the one that has forked it, has ever registered for a signal.
+#[inline(always)]
+pub fn any() -> bool {
+    HIGH.load(Relaxed) != 0
+}
 
 /// The entries of this process.
 fn entries() -> impl Iterator<Item = &'static Own> {
@@ -152,7 +112,7 @@ fn claim() -> Option<&'static Own> {
     }
     HIGH.store(LEN, Release);
     // Signals that nobody takes are forgotten, rather than a registration.
-    [MUTED, SPENT].into_iter().find_map(|state| TABLE.iter().find(|own| take(own, state)))
+    TABLE.iter().find(|own| take(own, SPENT))
 }
 
 impl Own {
@@ -161,106 +121,56 @@ impl Own {
         h.flags.load(Relaxed) & F_NOTIFY != 0 && h.notify.ticket.load(Relaxed) == self.ticket.load(Relaxed)
     }
 
-    /// Whether a sender has fired it through the FIFO: who.
-    fn fired(&self, map: &Map) -> Option<u64> {
+    /// Whether its bell was rung, and the signal has not been taken: by whom.
+    fn rung(&self, map: &Map) -> Option<u64> {
         let ticket = self.ticket.load(Relaxed);
         if ticket == 0 { None } else { fired(map, ticket) }
     }
 
+    fn has_bell(&self, map: &Map) -> bool {
+        self.bell.load(Relaxed) != 0 && map.header().notify.bell.load(Relaxed) == self.number.load(Relaxed)
+    }
+
+    fn hang_bell(&self, map: &Map) -> bool {
+        self.take_down();
+        let Ok(Bell { address, number, fd }) = bell::hang(map, self.signo.load(Relaxed)) else { return false };
+        self.number.store(number, Relaxed);
+        self.fd.store(fd, Relaxed);
+        self.bell.store(address, Relaxed);
+        true
+    }
+
+    fn take_down(&self) {
+        let address = self.bell.swap(0, Relaxed);
+        if address != 0 {
+            bell::take_down(address);
+        }
+    }
+
     /// Ends it, under the queue's lock.
     fn retire(&self, map: &Map) {
-        let armed = self.armed.swap(PLAIN, Relaxed);
-        if armed == ARMED {
-            self.disarm(map);
-        }
-        let polled = map.header().flags.load(Relaxed) & F_POLLED != 0;
-        let mut state = if armed != PLAIN && polled { MUTED } else { FREE };
-        if let Some(sender) = self.fired(map) {
+        self.take_down();
+        let mut state = FREE;
+        if let Some(sender) = self.rung(map) {
             self.sender.store(sender, Relaxed);
             state = SPENT;
         }
         self.state.store(state, Release);
         map.pins.fetch_sub(1, Release);
     }
-
-    /// Has the kernel signal this process from now on. False: it does not want to.
-    fn arm(&self, map: &Map) -> bool {
-        let n = &map.header().notify;
-        let (fd, pid) = (self.fd.load(Relaxed), self.pid.load(Relaxed));
-        // SAFETY: no pointers, all along.
-        let armed = || unsafe {
-            let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL)?;
-            let mut rare = syscall!(SYS_fcntl, fd, F_GETSIG)? as u32 & SIGNAL | SAVED;
-            if flags as i32 & libc::O_ASYNC != 0 {
-                // Left over by a process that has died; or the program has opened the queue with
-                // it, and then the kernel lets nobody change it.
-                rare = n.rare.load(Relaxed);
-                if owner(fd).is_none() || rare & SAVED == 0 {
-                    return Err(Errno::EINVAL);
-                }
-                syscall!(SYS_fcntl, fd, libc::F_SETFL, flags & !(libc::O_ASYNC as usize))?;
-            }
-            syscall!(SYS_fcntl, fd, F_SETSIG, self.signo.load(Relaxed))?;
-            set_owner(fd, OWNER_PROCESS, pid)?;
-            syscall!(SYS_fcntl, fd, libc::F_SETFL, flags | libc::O_ASYNC as usize)?;
-            Ok::<u32, Errno>(rare)
-        };
-        let Ok(rare) = armed() else { return false };
-        self.rare.store(rare, Relaxed);
-        n.rare.store(rare, Relaxed);
-        n.armed.store(pid, Relaxed);
-        self.armed.store(ARMED, Relaxed);
-        true
-    }
-
-    /// Undoes [`Own::arm`], unless the descriptor is another by now, or another process has armed
-    /// the description for itself.
-    fn disarm(&self, map: &Map) {
-        let (fd, pid) = (self.fd.load(Relaxed), self.pid.load(Relaxed));
-        let n = &map.header().notify;
-        if n.armed.load(Relaxed) == pid {
-            n.armed.store(0, Relaxed);
-        }
-        if !stat_fd(fd).is_ok_and(|st| st.st_ino == map.fifo_ino && st.st_dev == map.dev) {
-            return;
-        }
-        let rare = self.rare.load(Relaxed);
-        // SAFETY: no pointers, all along.
-        let _ = unsafe {
-            let disarmed = || {
-                if owner(fd) != Some(pid) {
-                    return Ok(());
-                }
-                set_owner(fd, OWNER_THREAD, 0)?;
-                let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL)?;
-                syscall!(SYS_fcntl, fd, libc::F_SETFL, flags & !(libc::O_ASYNC as usize))?;
-                syscall!(SYS_fcntl, fd, F_SETSIG, rare & SIGNAL)?;
-                Ok::<(), Errno>(())
-            };
-            disarmed()
-        };
-    }
 }
 
 /// Enters a registration that this process is making, under the queue's lock. `foreign`: senders may
-/// be unable to signal it. Returns whether its description is armed.
-pub(super) fn entered(section: &Section<'_>, fd: i32, what: Registration, ticket: u64, foreign: bool) -> bool {
+/// be unable to signal it. Returns whether it has a bell.
+pub(super) fn entered(section: &Section<'_>, what: Registration, ticket: u64, foreign: bool) -> bool {
     let map = section.map;
-    let n = &map.header().notify;
-    let pid = n.pid.load(Relaxed);
     let signals = what.kind == libc::SIGEV_SIGNAL && what.signo > 0;
-    // While the packets follow the queue each of them would signal: then senders that cannot signal
-    // are let down rather than the program bothered.
-    let arms = foreign && signals && map.header().flags.load(Relaxed) & F_POLLED == 0;
     let mut entry = find(map);
-    if let Some(own) = entry {
-        let armed = own.armed.load(Relaxed) == ARMED;
-        let same =
-            arms && own.fd.load(Relaxed) == fd && own.signo.load(Relaxed) == what.signo && n.armed.load(Relaxed) == pid;
-        if !signals || own.fired(map).is_some() || armed && !same {
-            own.retire(map);
-            entry = None;
-        }
+    if let Some(own) = entry
+        && (!signals || own.rung(map).is_some() || own.signo.load(Relaxed) != what.signo)
+    {
+        own.retire(map);
+        entry = None;
     }
     if !signals {
         return false;
@@ -269,20 +179,19 @@ pub(super) fn entered(section: &Section<'_>, fd: i32, what: Registration, ticket
         Some(own) => own,
         None => {
             let Some(own) = claim() else { return false };
-            own.armed.store(PLAIN, Relaxed);
-            own.pid.store(pid, Relaxed);
+            own.pid.store(map.header().notify.pid.load(Relaxed), Relaxed);
+            own.bell.store(0, Relaxed);
             own.map.store((&raw const *map).cast_mut(), Relaxed);
             own.generation.store(generation(), Release);
             map.pins.fetch_add(1, Relaxed);
             own
         }
     };
-    own.fd.store(fd, Relaxed);
     own.signo.store(what.signo, Relaxed);
     own.ticket.store(ticket, Relaxed);
     own.value.store(what.value, Relaxed);
     own.state.store(REGISTERED, Release);
-    arms && (own.armed.load(Relaxed) == ARMED || own.arm(map))
+    foreign && (own.has_bell(map) || own.hang_bell(map))
 }
 
 /// The registration of this process for a queue has been removed, under the queue's lock.
@@ -292,41 +201,19 @@ pub(super) fn removed(section: &Section<'_>) {
     }
 }
 
-/// Whether this process has a description of the queue armed.
-pub(super) fn is_armed(map: &Map) -> bool {
-    find(map).is_some_and(|own| own.armed.load(Relaxed) == ARMED)
-}
-
-/// This process polls the queue from now on, under the queue's lock: see [`entered`].
-pub(super) fn polled(section: &Section<'_>) {
-    let map = section.map;
-    if let Some(own) = find(map)
-        && own.armed.load(Relaxed) == ARMED
-    {
-        own.disarm(map);
-        own.armed.store(DISARMED, Relaxed);
-    }
-}
-
-/// Whether this process, or the one that has forked it, has ever registered for a signal.
-#[inline(always)]
-pub fn any() -> bool {
-    HIGH.load(Relaxed) != 0
-}
-
-/// This process is about to close a descriptor of the queue, which ends its registration.
+/// This process has closed a descriptor of the queue, which ends its registration.
 #[cold]
-pub fn closing(map: &Map) {
+pub(super) fn closed(map: &Map, tls: &Tls) {
     let Some(own) = find(map) else { return };
     // A child that shares our memory closes a copy of its own.
     if own.pid.load(Relaxed) != getpid() {
         return;
     }
-    let Ok(tls) = tls::ready() else { return };
-    let _section = enter(map, tls);
+    let section = enter(map, tls);
     if own.state.load(Acquire) == REGISTERED {
         own.retire(map);
     }
+    drop(section);
 }
 
 /// What a signal of a descriptor is.
@@ -335,12 +222,12 @@ pub enum Meaning {
     Itself,
     /// A notification: the sender's process id and real uid, and `sigev_value`.
     Notification(u32, u32, u64),
-    /// A packet in the FIFO has moved, which is nobody's business.
+    /// Somebody has touched a bell who had no message: nobody's business.
     Nothing,
 }
 
-/// The meaning of a signal that says that something is up with descriptor `fd` (POLL_IN, POLL_OUT, or
-/// SI_SIGIO). Async-signal-safe, outside critical sections.
+/// The meaning of a signal that says that something is up with descriptor `fd` (POLL_MSG or SI_SIGIO).
+/// Async-signal-safe, outside critical sections.
 #[cold]
 pub fn on_signal(signo: i32, fd: i32) -> Meaning {
     let of_sender =
@@ -359,31 +246,16 @@ pub fn on_signal(signo: i32, fd: i32) -> Meaning {
     let mut meaning = Meaning::Itself;
     for own in entries().filter(is_it) {
         with_map(tls, own, |map| {
-            if own.armed.load(Relaxed) == PLAIN {
-                return;
-            }
-            meaning = match own.fired(map) {
-                Some(sender) => {
-                    let meaning = of_sender(own, sender);
-                    own.ticket.store(0, Relaxed);
-                    meaning
-                }
-                None => Meaning::Nothing,
-            };
-            if matches!(meaning, Meaning::Notification(..)) {
-                return;
-            }
-            if !own.is_live(map) {
-                own.retire(map);
+            if let Some(sender) = own.rung(map) {
+                meaning = of_sender(own, sender);
+                own.ticket.store(0, Relaxed);
+                own.take_down();
+            } else if own.bell.load(Relaxed) != 0 {
+                meaning = Meaning::Nothing;
             }
         });
-        if !matches!(meaning, Meaning::Itself) {
-            return meaning;
-        }
-    }
-    for own in entries().filter(is_it) {
-        if own.state.compare_exchange(MUTED, FREE, AcqRel, Relaxed).is_ok() {
-            return Meaning::Nothing;
+        if matches!(meaning, Meaning::Notification(..)) {
+            break;
         }
     }
     meaning
@@ -409,28 +281,8 @@ fn with_map(tls: &'static Tls, own: &Own, f: impl FnOnce(&Map)) {
     hazard.set(outer);
 }
 
-/// The program is about to give signal `signo` its default action: what is armed for a registration
-/// that is over must not set it off.
-#[cold]
-pub fn on_default(signo: i32) {
-    if !any() {
-        return;
-    }
-    let Ok(tls) = tls::ready() else { return };
-    for own in entries() {
-        if own.armed.load(Relaxed) == ARMED && own.signo.load(Relaxed) == signo {
-            with_map(tls, own, |map| {
-                if !own.is_live(map) {
-                    own.retire(map);
-                }
-            });
-        }
-    }
-}
-
-/// This process (not a child that shares its memory) is about to call exec: registrations whose
-/// descriptors all survive stay, but the new image gets no signal.
-pub fn exec_begins() {
+/// Calls `f` for each live registration of this process (not of one whose memory it shares), under the lock.
+fn each_live(f: impl Fn(&Map)) {
     if !any() {
         return;
     }
@@ -438,44 +290,26 @@ pub fn exec_begins() {
     let pid = getpid();
     for own in entries().filter(|own| own.pid.load(Relaxed) == pid) {
         with_map(tls, own, |map| {
-            if own.armed.load(Relaxed) == ARMED {
-                own.disarm(map);
-                own.armed.store(SUSPENDED, Relaxed);
-            }
             if own.is_live(map) {
-                map.header().notify.state.store(super::EXECED, Relaxed);
+                f(map);
             }
         });
     }
+}
+
+/// This process is about to call exec: registrations whose descriptors all survive stay, but the new
+/// image gets no signal. (Bells go with the memory that they hang in.)
+pub fn exec_begins() {
+    each_live(|map| {
+        map.header().notify.state.fetch_or(EXECED, Relaxed);
+    });
 }
 
 /// exec has failed: undoes [`exec_begins`].
 pub fn exec_failed() {
-    if !any() {
-        return;
-    }
-    let Ok(tls) = tls::ready() else { return };
-    let pid = getpid();
-    for own in entries().filter(|own| own.pid.load(Relaxed) == pid) {
-        with_map(tls, own, |map| {
-            if own.is_live(map) {
-                map.header().notify.state.store(0, Relaxed);
-            }
-            if own.armed.load(Relaxed) == SUSPENDED {
-                own.armed.store(PLAIN, Relaxed);
-                if own.is_live(map) && map.header().flags.load(Relaxed) & F_POLLED == 0 {
-                    own.arm(map);
-                }
-            }
-        });
-    }
-}
-
-/// The signal number that an armed description had before. `None`: the description, which has O_ASYNC
-/// set, is not armed.
-pub fn kept_by_armed(map: &Map, fd: i32) -> Option<i32> {
-    let rare = map.header().notify.rare.load(Relaxed);
-    (rare & SAVED != 0 && owner(fd).is_some()).then_some((rare & SIGNAL) as i32)
+    each_live(|map| {
+        map.header().notify.state.fetch_and(!EXECED, Relaxed);
+    });
 }
 
 #[cfg(test)]

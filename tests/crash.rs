@@ -1,0 +1,79 @@
+//! Processes that are killed, stopped, cancelled and interrupted in the middle of queue calls
+//! (`tests/programs/crash_*.c`): what is left must be in order. The engine by itself, killed at every
+//! instruction, is tested in `src/queue/tests.rs`; longer runs are `scripts/torture`'s.
+
+mod harness;
+
+use harness::{Mode, Run};
+
+/// Files that stand for one queue.
+fn no_queue_is_left(outcome: &harness::Outcome) {
+    let left: Vec<_> = outcome.files.iter().filter(|p| p.to_string_lossy().contains("crash-")).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    let parts: Vec<_> = outcome.files.iter().filter(|p| p.parent().is_some_and(|d| d.ends_with("q"))).collect();
+    assert!(parts.is_empty(), "left behind: {parts:?}");
+}
+
+#[track_caller]
+fn run(program: &str, arguments: &str) {
+    for mode in Mode::ALL {
+        if mode == Mode::Native && !harness::kernel_has_queues() {
+            continue;
+        }
+        let outcome = Run::new(mode, harness::program(program)).args(arguments.split_whitespace()).run();
+        if let Err(why) = outcome.check() {
+            panic!("{}: {program} {arguments}: {why}", mode.name());
+        }
+        no_queue_is_left(&outcome);
+    }
+}
+
+#[test]
+fn processes_killed_at_random_lose_nothing() {
+    run("crash_torture", "-k 150 -r 1");
+}
+
+#[test]
+fn processes_killed_at_a_queue_of_one_lose_nothing() {
+    run("crash_torture", "-k 150 -m 1 -p 4 -c 4 -r 2");
+}
+
+#[test]
+fn processes_killed_with_large_messages_lose_nothing() {
+    run("crash_torture", "-k 100 -z 8192 -l 5000 -m 2 -r 3");
+}
+
+#[test]
+fn processes_killed_and_stopped_lose_nothing() {
+    run("crash_torture", "-k 100 -s -r 4");
+}
+
+#[test]
+fn processes_killed_and_interrupted_lose_nothing() {
+    run("crash_torture", "-k 100 -i -m 2 -r 5");
+}
+
+#[test]
+fn a_handler_may_jump_out_of_a_blocked_call() {
+    run("crash_cases", "jump-out");
+}
+
+#[test]
+fn handlers_may_use_the_queue_they_have_interrupted() {
+    run("crash_cases", "handlers");
+}
+
+#[test]
+fn cancelled_threads_leave_the_queue_in_order() {
+    run("crash_cases", "cancel");
+}
+
+#[test]
+fn waiters_that_were_killed_are_taken_back() {
+    run("crash_cases", "killed-waiters");
+}
+
+#[test]
+fn queues_come_and_go_in_a_storm_of_signals_and_forks() {
+    run("crash_cases", "storm");
+}
