@@ -232,10 +232,19 @@ const RARE: [i32; 6] =
 /// `O_TMPFILE` comes with `O_DIRECTORY`; one number is left for it alone.
 const TMPFILE_SIGNAL: i32 = 64;
 
+/// Set by open(2), as opposed to mq_open; comes with few others.
+pub const LARGEFILE: i32 = 0o100000;
+/// Its place among the numbers: O_SYNC's own bit does not come without O_DSYNC's.
+const LARGEFILE_SIGNAL: i32 = 0b1000;
+
 /// Flags that mq_open accepts and F_GETFL shows, as a signal number for F_SETSIG (0..=64).
 pub fn rare_to_signal(oflag: i32) -> i32 {
     if oflag & libc::O_TMPFILE == libc::O_TMPFILE {
         return TMPFILE_SIGNAL;
+    }
+    if oflag & LARGEFILE != 0 {
+        let others = oflag & !(LARGEFILE | libc::O_SYNC);
+        return LARGEFILE_SIGNAL | rare_to_signal(others);
     }
     RARE.iter().enumerate().map(|(bit, &flag)| i32::from(oflag & flag == flag) << bit).sum()
 }
@@ -244,6 +253,9 @@ pub fn rare_to_signal(oflag: i32) -> i32 {
 fn signal_to_rare(signal: i32) -> i32 {
     if signal == TMPFILE_SIGNAL {
         return libc::O_TMPFILE;
+    }
+    if signal & 0b1100 == LARGEFILE_SIGNAL {
+        return LARGEFILE | signal_to_rare(signal & !LARGEFILE_SIGNAL);
     }
     RARE.iter().enumerate().filter(|&(bit, _)| signal >> bit & 1 == 1).map(|(_, &flag)| flag).sum()
 }
@@ -350,6 +362,10 @@ pub fn identify(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
     // SAFETY: no pointers.
     let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL).ok()? } as i32;
     let map = map_of_fifo(tls, fd, &st).ok()?;
+    if flags & libc::O_PATH != 0 {
+        insert_path(fd, map.map(), flags);
+        return known(fd);
+    }
     insert(fd, map.map(), flags_to_mode(flags), flags & libc::O_NONBLOCK != 0);
     known(fd)
 }

@@ -887,8 +887,6 @@ pub unsafe fn readlink(d: &Descriptor, to: *mut u8, len: usize) -> Result<usize>
 
 /// open(2) of `/proc/self/fd/N`: a new description of the same queue, if its mode allows.
 ///
-/// DEVIATION: F_GETFL does not show O_LARGEFILE afterwards, which the kernel adds to every open(2).
-///
 /// # Errors
 ///
 /// As open(2): EACCES, EPERM (O_NOATIME), EEXIST (O_EXCL), ENOTDIR (O_DIRECTORY), EINVAL (O_DIRECT),
@@ -933,7 +931,7 @@ pub fn reopen(d: &Descriptor, tls: &'static Tls, flags: i32) -> Result<usize> {
         set_size(d, 0)?;
     }
     const GONE: i32 = EXCLUSIVE | libc::O_TRUNC | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_DIRECTORY;
-    queues::reopen(tls, d.map, flags & !GONE).map(keep_over_exec)
+    queues::reopen(tls, d.map, flags & !GONE | desc::LARGEFILE).map(keep_over_exec)
 }
 
 #[cfg(test)]

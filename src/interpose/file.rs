@@ -495,7 +495,7 @@ pub unsafe extern "C-unwind" fn mqns_reopen(dir: c_int, path: Path, flags: c_int
 /// `argument` is what the request takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mqns_ioctl(fd: c_int, request: c_ulong, argument: usize) -> isize {
-    let Some(descriptor) = desc::known(fd) else { return BYPASS };
+    let Some(descriptor) = desc::known(fd).filter(|descriptor| !descriptor.is_path()) else { return BYPASS };
     // SAFETY: the caller's contract.
     unsafe { face::ioctl(&descriptor, request as u32, argument) }.map_or(BYPASS, raw_result)
 }

@@ -424,11 +424,14 @@ pub struct Registered {
 }
 
 /// Whether somebody may send who cannot signal this process: others may open the queue, or inherit it
-/// from a process that gives up root's privileges.
+/// from a process that gives up privileges.
 fn may_be_foreign(descriptor: &Descriptor) -> bool {
-    // SAFETY: no pointers.
-    let root = unsafe { syscall!(SYS_geteuid) } == Ok(0);
-    root || crate::face::stat(descriptor).is_ok_and(|st| st.st_mode & (libc::S_IWGRP | libc::S_IWOTH) != 0)
+    let [mut real, mut effective, mut saved] = [0u32; 3];
+    // SAFETY: the results go to locals.
+    let known = unsafe { syscall!(SYS_getresuid, &raw mut real, &raw mut effective, &raw mut saved) }.is_ok();
+    let one_ordinary_user = known && real != 0 && real == effective && real == saved;
+    !one_ordinary_user
+        || crate::face::stat(descriptor).is_ok_and(|st| st.st_mode & (libc::S_IWGRP | libc::S_IWOTH) != 0)
 }
 
 /// mq_notify(2). `registered`: filled in for a registration with SIGEV_THREAD, which libc makes out

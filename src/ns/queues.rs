@@ -598,6 +598,7 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     if let Ok(link) = charge_link(place, map) {
         uncharge(place, &link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
     }
+    queue::notify::bell::remove(map);
     // Of another user the files stay for its owner's `collect`; the memory goes now, but for the
     // page that says that the queue is dead.
     map.release_memory();

@@ -90,7 +90,10 @@ fn count(fd: i32) -> u32 {
 /// EIO: the queue is damaged.
 pub fn watch(map: &Map, tls: &Tls, fd: i32, edge: bool) -> Result<()> {
     let need = if edge { F_POLLED | F_POLLED_EDGE } else { F_POLLED };
-    if map.header().flags.load(Relaxed) & need == need {
+    let h = map.header();
+    // Somebody may have died between queue and packets, which would show poll(2) the wrong state.
+    let in_step = h.tokens.load(Relaxed) == wanted(map) && h.lock.load(Relaxed) & libc::FUTEX_OWNER_DIED == 0;
+    if h.flags.load(Relaxed) & need == need && in_step {
         return Ok(());
     }
     let section = enter(map, tls)?;

@@ -830,6 +830,54 @@ fn blocked_calls_behave_as_the_model() {
     }
 }
 
+/// A sender that dies with its message in the queue and no packet in the FIFO: the next who polls
+/// sees the message.
+#[test]
+fn poll_sees_what_the_dead_have_sent() {
+    let tls = tls::ready().unwrap();
+    let map = Map::anonymous(4, 64);
+    let path = std::ffi::CString::new(format!("/dev/shm/mqns-test-fifo-{}", std::process::id())).unwrap();
+    // SAFETY: a NUL-terminated path.
+    let fd = unsafe {
+        assert_eq!(libc::mkfifo(path.as_ptr(), 0o600), 0);
+        let fd = libc::open(path.as_ptr(), libc::O_RDWR | libc::O_NONBLOCK | libc::O_DIRECT);
+        libc::unlink(path.as_ptr());
+        fd
+    };
+    assert!(fd >= 0);
+    let readable = || {
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd.
+        unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+    };
+    super::poll::watch(&map, tls, fd, false).unwrap();
+    assert!(!readable());
+    let send_without_packet = |id: u64| {
+        let section = enter(&map, tls).unwrap();
+        let (index, slot) = super::store::take_free(&map, 8, tls.tid.load(Relaxed)).unwrap();
+        slot.len.store(0, Relaxed);
+        slot.priority.store(id as u32, Relaxed);
+        super::store::link(&map, index, slot).unwrap();
+        drop(section);
+    };
+    send_without_packet(1);
+    super::poll::watch(&map, tls, fd, false).unwrap();
+    assert!(readable(), "in spite of a stale number of packets");
+    receive(&map, tls).unwrap();
+    super::poll::watch(&map, tls, fd, false).unwrap();
+    assert!(!readable());
+    // Dead before the count is right as well.
+    send_without_packet(2);
+    map.header().curmsgs.store(0, Relaxed);
+    map.header().lock.store(0x4000_0000, SeqCst);
+    super::poll::watch(&map, tls, fd, false).unwrap();
+    assert!(readable(), "in spite of a stale count");
+    census(&map);
+    // SAFETY: ours.
+    unsafe { libc::close(fd) };
+    map.unmap();
+}
+
 // ---------------------------------------------------------------------------------------------
 // Death at every instruction
 

@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use super::layout::TID_MASK;
 use crate::abi::{Errno, Result};
 use crate::sys::futex;
+use crate::sys::path::Path;
 use crate::sys::tls::Tls;
 use crate::syscall;
 
@@ -146,31 +147,22 @@ pub fn task_state(tid: u32) -> Option<u8> {
     if unsafe { syscall!(SYS_tkill, tid, 0) == Err(Errno::ESRCH) } {
         return None;
     }
-    let mut path = [0u8; 32];
-    let mut at = 0;
-    for &b in b"/proc/" {
-        path[at] = b;
-        at += 1;
-    }
-    at += crate::sys::write_decimal(&mut path[at..], tid as u64);
-    for &b in b"/stat\0" {
-        path[at] = b;
-        at += 1;
-    }
     let mut text = [0u8; 256];
-    // SAFETY: the path is NUL-terminated, the buffer as long as said.
-    let got = unsafe {
-        let fd = match syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) {
-            Ok(fd) => fd,
-            // Ended since.
-            Err(Errno::ESRCH) => return None,
-            // No proc file system, or no descriptor left: nothing known, so nothing is presumed.
-            Err(_) => return Some(b'?'),
-        };
-        let got = syscall!(SYS_read, fd, text.as_mut_ptr(), text.len());
-        let _ = syscall!(SYS_close, fd);
-        got.unwrap_or(0)
+    let open = || {
+        let mut path = Path::new(&[b"/proc/"])?;
+        path.push_decimal(tid as u64)?;
+        path.push(b"/stat")?;
+        path.open_own(libc::O_RDONLY)
     };
+    let file = match open() {
+        Ok(file) => file,
+        // Ended since.
+        Err(Errno::ESRCH) => return None,
+        // No proc file system, or no descriptor left: nothing known, so nothing is presumed.
+        Err(_) => return Some(b'?'),
+    };
+    // SAFETY: the buffer is as long as said.
+    let got = unsafe { syscall!(SYS_read, file.0, text.as_mut_ptr(), text.len()) }.unwrap_or(0);
     // "pid (comm) S …": comm may contain anything, so look for the last parenthesis.
     let Some(close) = text[..got].iter().rposition(|&b| b == b')') else { return Some(b'?') };
     Some(text.get(close + 2).copied().unwrap_or(b'?'))

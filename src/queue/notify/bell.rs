@@ -50,10 +50,10 @@ pub fn hang(map: &Map, signo: i32) -> Result<Bell> {
     n.bell_uid.store(0, Relaxed);
     let path = path(map, uid)?;
     let flags = libc::O_RDONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file = match path.open(flags, 0o600) {
+    let file = match path.open_own(flags) {
         Err(Errno::EEXIST) => {
             path.unlink()?;
-            path.open(flags, 0o600)?
+            path.open_own(flags)?
         }
         other => other?,
     };

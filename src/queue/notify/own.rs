@@ -319,11 +319,13 @@ mod tests {
     use crate::queue::try_send;
     use crate::sys::pid_namespace;
 
-    /// Signals belong to the process: runs `test` in a child with all of them blocked. It returns the
-    /// line number of what failed, or 0.
-    fn in_child(test: fn() -> u32) {
+    const SIGNO: i32 = 40;
+
+    /// Signals belong to the process: runs `test` in a child with all of them blocked, with a queue of its
+    /// own that has a pipe for its FIFO. It returns the line number of what failed, or 0.
+    fn in_child(test: fn(&Map, i32) -> u32) {
         // SAFETY: glibc lets the child of a threaded process allocate; it takes no lock of the test
-        // harness and ends in _exit.
+        // harness and ends in _exit. The descriptors have room in the array.
         unsafe {
             let pid = libc::fork();
             assert!(pid >= 0);
@@ -331,7 +333,12 @@ mod tests {
                 let mut all = core::mem::zeroed();
                 libc::sigfillset(&mut all);
                 libc::sigprocmask(libc::SIG_BLOCK, &all, core::ptr::null_mut());
-                libc::_exit(test() as i32);
+                let mut ends = [0; 2];
+                if libc::pipe(ends.as_mut_ptr()) != 0 {
+                    libc::_exit(255);
+                }
+                // The end for writing: record locks need no other.
+                libc::_exit(test(&Map::anonymous(4, 16), ends[1]) as i32);
             }
             let mut status = 0;
             assert_eq!(libc::waitpid(pid, &mut status, 0), pid);
@@ -347,46 +354,27 @@ mod tests {
         };
     }
 
-    const SIGNO: i32 = 40;
-
-    /// A queue with a pipe for its FIFO.
-    fn queue() -> (Map, i32) {
-        let mut ends = [0; 2];
-        // SAFETY: room for two descriptors; the mode of opening makes it one for both ways, as a FIFO.
-        let fd = unsafe {
-            assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_DIRECT), 0);
-            let path = std::ffi::CString::new(format!("/proc/self/fd/{}", ends[0])).unwrap();
-            libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC)
-        };
-        assert!(fd >= 0);
-        let st = stat_fd(fd).unwrap();
-        let mut map = Map::anonymous(4, 16);
-        (map.fifo_ino, map.dev) = (st.st_ino, st.st_dev);
-        (map, fd)
-    }
-
     fn enroll(map: &Map, fd: i32) -> bool {
         let what = Registration { kind: libc::SIGEV_SIGNAL, signo: SIGNO, value: 17 };
-        register(map, tls::ready().unwrap(), fd, what, pid_namespace(), true).is_ok()
+        register(map, tls::ready().unwrap(), fd, what, pid_namespace(), false).is_ok()
     }
 
-    fn is_asynchronous(fd: i32) -> bool {
-        // SAFETY: no pointers.
-        unsafe { libc::fcntl(fd, libc::F_GETFL) & libc::O_ASYNC != 0 }
-    }
-
-    /// Another process of the same user sends.
-    fn sent_by_another(map: &Map, fd: i32) -> bool {
-        // SAFETY: the child only sends; the message is a constant.
+    /// Whether `f` runs in a child and is true there.
+    fn in_another(f: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child only makes calls of ours.
         unsafe {
             let pid = libc::fork();
             if pid == 0 {
-                let sent = try_send(map, tls::ready().unwrap(), fd, b"x".as_ptr(), 1, 0);
-                libc::_exit(i32::from(sent.is_err()));
+                libc::_exit(i32::from(!f()));
             }
             let mut status = 0;
             libc::waitpid(pid, &mut status, 0) == pid && status == 0
         }
+    }
+
+    fn send(map: &Map, fd: i32) -> bool {
+        // SAFETY: the message is a constant.
+        unsafe { try_send(map, tls::ready().unwrap(), fd, b"x".as_ptr(), 1, 0) }.is_ok()
     }
 
     /// si_code of the signal that waits, 0 if none does.
@@ -410,14 +398,12 @@ mod tests {
 
     #[test]
     fn a_registration_survives_exec_but_signals_nobody() {
-        in_child(|| {
-            let (map, fd) = queue();
-            expect!(enroll(&map, fd) && is_asynchronous(fd));
+        in_child(|map, fd| {
+            expect!(enroll(map, fd));
             exec_begins();
-            expect!(!is_asynchronous(fd));
-            expect!(owner_in_text(&map, fd) == getpid() as i32);
-            expect!(sent_by_another(&map, fd));
-            expect!(owner_in_text(&map, fd) == -1);
+            expect!(owner_in_text(map, fd) == getpid() as i32);
+            expect!(in_another(|| send(map, fd)));
+            expect!(owner_in_text(map, fd) == -1);
             expect!(pending() == 0);
             0
         });
@@ -425,13 +411,11 @@ mod tests {
 
     #[test]
     fn a_failed_exec_changes_nothing() {
-        in_child(|| {
-            let (map, fd) = queue();
-            expect!(enroll(&map, fd));
+        in_child(|map, fd| {
+            expect!(enroll(map, fd));
             exec_begins();
             exec_failed();
-            expect!(is_asynchronous(fd));
-            expect!(sent_by_another(&map, fd));
+            expect!(in_another(|| send(map, fd)));
             expect!(pending() == SI_MESGQ);
             0
         });
@@ -439,41 +423,31 @@ mod tests {
 
     #[test]
     fn a_child_that_calls_exec_ends_nothing_of_its_parent() {
-        in_child(|| {
-            let (map, fd) = queue();
-            expect!(enroll(&map, fd));
-            // SAFETY: the child makes no calls but ours.
-            unsafe {
-                let pid = libc::fork();
-                if pid == 0 {
-                    exec_begins();
-                    libc::_exit(0);
-                }
-                let mut status = 0;
-                expect!(libc::waitpid(pid, &mut status, 0) == pid);
-            }
-            expect!(is_asynchronous(fd));
-            expect!(sent_by_another(&map, fd));
+        in_child(|map, fd| {
+            expect!(enroll(map, fd));
+            expect!(in_another(|| {
+                exec_begins();
+                true
+            }));
+            expect!(in_another(|| send(map, fd)));
             expect!(pending() == SI_MESGQ);
             0
         });
     }
 
     #[test]
-    fn what_moves_packets_is_no_notification() {
-        in_child(|| {
-            let (map, fd) = queue();
-            expect!(enroll(&map, fd));
-            // SAFETY: one byte of a constant.
-            expect!(unsafe { libc::write(fd, b"x".as_ptr().cast(), 1) } == 1);
-            expect!(pending() == 1);
-            expect!(matches!(on_signal(SIGNO, fd), Meaning::Nothing));
-            expect!(is_asynchronous(fd));
-            expect!(matches!(on_signal(SIGNO + 1, fd), Meaning::Itself));
-            expect!(matches!(on_signal(SIGNO, fd + 1), Meaning::Itself));
-            closing(&map);
-            expect!(!is_asynchronous(fd));
-            expect!(matches!(on_signal(SIGNO, fd), Meaning::Itself));
+    fn entries_are_given_back() {
+        in_child(|map, fd| {
+            let tls = tls::ready().unwrap();
+            for _ in 0..2 * LEN {
+                expect!(enroll(map, fd) && map.pins.load(Relaxed) == 1);
+                expect!(super::super::unregister(map, tls, fd).is_ok() && map.pins.load(Relaxed) == 0);
+                expect!(enroll(map, fd));
+                super::super::closed(map, tls);
+                expect!(map.pins.load(Relaxed) == 0);
+            }
+            expect!(HIGH.load(Relaxed) == 1);
+            expect!(matches!(on_signal(SIGNO, 3), Meaning::Itself));
             0
         });
     }
