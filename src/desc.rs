@@ -327,12 +327,13 @@ pub fn forget(fd: i32) -> Option<Closed> {
         return None;
     }
     // SAFETY: an entry's mapping stays as long as it is counted for the entry, which `finish` undoes.
-    Some(Closed { map: unsafe { &*((value & ADDRESS) as *const Map) } })
+    Some(Closed { map: unsafe { &*((value & ADDRESS) as *const Map) }, path: value & PATH != 0 })
 }
 
 /// A descriptor that was one of ours.
 pub struct Closed {
     map: &'static Map,
+    path: bool,
 }
 
 impl Closed {
@@ -340,7 +341,8 @@ impl Closed {
     #[cold]
     pub fn finish(self, tls: &'static Tls) {
         let flags = self.map.header().flags.load(Ordering::Acquire);
-        if flags & F_NOTIFY != 0 || notify::any() {
+        // To the kernel a descriptor of O_PATH is none of the queue's.
+        if !self.path && (flags & F_NOTIFY != 0 || notify::any()) {
             notify::closed(self.map, tls);
         }
         let pinned = maps::released(self.map);

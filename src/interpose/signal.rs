@@ -587,11 +587,43 @@ unsafe extern "C" fn decide(sig: c_int, info: *mut Info, context: *mut libc::uco
     if tls.waiter.load(Ordering::Relaxed) != 0 {
         let hook = ON_HANDLER.load(Ordering::Acquire);
         if hook != 0 {
-            // SAFETY: whoever stored it stored a function of this type.
-            unsafe { transmute::<usize, extern "C" fn(c_int)>(hook)(wanted.flags as c_int) };
+            // SAFETY: the kernel's ucontext; whoever stored the hook stored a function of this type.
+            unsafe {
+                let flags = first_flags(wanted.flags, context);
+                transmute::<usize, extern "C" fn(c_int)>(hook)(flags as c_int);
+            }
         }
     }
     wanted.handler
+}
+
+/// The flags of the handler that has interrupted the thread. Signals that come at the same time pile up: each
+/// frame but the first, which is at the bottom and runs last, interrupts the entry point of the one below. It
+/// is the first that decides whether a system call restarts.
+unsafe fn first_flags(flags: u32, context: *mut libc::ucontext_t) -> u32 {
+    let (mut flags, mut context) = (flags, context);
+    // SAFETY: the caller passes the ucontext of a signal frame; at an entry point the registers are
+    // the kernel's arguments to it.
+    unsafe {
+        while let Some(slot) = slot_of(*program_counter(context)) {
+            let [sig, below] = entry_arguments(context);
+            flags = recorded(sig as c_int, slot).flags;
+            context = below as *mut libc::ucontext_t;
+        }
+    }
+    flags
+}
+
+/// The signal and the ucontext that an entry point has been called with, and has not looked at yet.
+unsafe fn entry_arguments(context: *mut libc::ucontext_t) -> [usize; 2] {
+    // SAFETY: the caller passes the ucontext of a signal frame.
+    unsafe {
+        let machine = &(*context).uc_mcontext;
+        #[cfg(target_arch = "x86_64")]
+        return [machine.gregs[libc::REG_RDI as usize] as usize, machine.gregs[libc::REG_RDX as usize] as usize];
+        #[cfg(target_arch = "aarch64")]
+        return [machine.regs[0] as usize, machine.regs[2] as usize];
+    }
 }
 
 /// Asks [`ON_READY`] about a signal, and makes a notification of it if it is one. True: it is to be taken for

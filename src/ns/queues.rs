@@ -311,8 +311,12 @@ fn create_queue(
 
     // The queue's file: "mode & ~umask & 07777", by the kernel itself.
     let file = draft.file.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode & 0o7777)?;
-    file.truncate(FILENT_SIZE)?;
     let st = file.stat()?;
+    file.truncate(FILENT_SIZE)?;
+    if st.st_mode & 0o6000 != 0 {
+        // Which a change of size has taken away, where the caller has no privilege.
+        file.chmod(st.st_mode & 0o7777)?;
+    }
     drop(file);
 
     let path_of_key = hidden(place, st.st_ino, b".k")?;

@@ -840,7 +840,8 @@ fn poll_sees_what_the_dead_have_sent() {
     // SAFETY: a NUL-terminated path.
     let fd = unsafe {
         assert_eq!(libc::mkfifo(path.as_ptr(), 0o600), 0);
-        let fd = libc::open(path.as_ptr(), libc::O_RDWR | libc::O_NONBLOCK | libc::O_DIRECT);
+        let fd = libc::open(path.as_ptr(), libc::O_RDWR | libc::O_NONBLOCK);
+        assert_eq!(libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK | libc::O_DIRECT), 0);
         libc::unlink(path.as_ptr());
         fd
     };
