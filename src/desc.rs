@@ -428,7 +428,7 @@ pub fn arrived(fd: i32) {
     // SAFETY: no pointers.
     let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }.unwrap_or(0) as i32;
     let ours = libc::O_RDWR | libc::O_DIRECT;
-    if flags & (libc::O_ACCMODE | libc::O_DIRECT) == ours
+    if (flags & (libc::O_ACCMODE | libc::O_DIRECT) == ours || flags & libc::O_PATH != 0)
         && let Ok(tls) = tls::ready()
     {
         identify(tls, fd);

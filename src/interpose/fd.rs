@@ -9,7 +9,7 @@ use core::ffi::{c_int, c_uint, c_void};
 use super::{BYPASS, jump, next, raw_result, ret, sysctl};
 use crate::abi::{self, Errno, FILENT_SIZE, Result};
 use crate::desc::{self, Descriptor};
-use crate::queue::notify::LOCK_BASE;
+use crate::queue::notify::{self, LOCK_BASE};
 use crate::sys::fault;
 use crate::sys::tls;
 use crate::syscall;
@@ -230,6 +230,13 @@ unsafe fn about_to_poll(fds: *const libc::pollfd, count: libc::nfds_t) {
     }
 }
 
+/// What a call that polls returns with.
+#[inline(always)]
+fn settled(ready: c_int) -> c_int {
+    notify::settle(ready);
+    ready
+}
+
 /// poll(2).
 ///
 /// # Safety
@@ -240,7 +247,7 @@ pub unsafe extern "C-unwind" fn poll(fds: *mut libc::pollfd, count: libc::nfds_t
     // SAFETY: the caller's contract.
     unsafe {
         about_to_poll(fds, count);
-        next!(c"poll": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int) -> c_int)(fds, count, timeout)
+        settled(next!(c"poll": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int) -> c_int)(fds, count, timeout))
     }
 }
 
@@ -259,9 +266,9 @@ pub unsafe extern "C-unwind" fn __poll_chk(
     // SAFETY: the caller's contract.
     unsafe {
         about_to_poll(fds, count);
-        next!(c"__poll_chk": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int, usize) -> c_int)(
+        settled(next!(c"__poll_chk": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int, usize) -> c_int)(
             fds, count, timeout, size,
-        )
+        ))
     }
 }
 
@@ -286,7 +293,7 @@ pub unsafe extern "C-unwind" fn ppoll(
     // SAFETY: the caller's contract.
     unsafe {
         about_to_poll(fds, count);
-        next!(c"ppoll": Ppoll)(fds, count, timeout, mask)
+        settled(next!(c"ppoll": Ppoll)(fds, count, timeout, mask))
     }
 }
 
@@ -313,7 +320,7 @@ pub unsafe extern "C-unwind" fn __ppoll_chk(
     // SAFETY: the caller's contract.
     unsafe {
         about_to_poll(fds, count);
-        next!(c"__ppoll_chk": PpollChk)(fds, count, timeout, mask, size)
+        settled(next!(c"__ppoll_chk": PpollChk)(fds, count, timeout, mask, size))
     }
 }
 
@@ -360,7 +367,7 @@ pub unsafe extern "C-unwind" fn select(
     // SAFETY: the caller's contract.
     unsafe {
         about_to_select(count, [read, write]);
-        next!(c"select": Select)(count, read, write, except, timeout)
+        settled(next!(c"select": Select)(count, read, write, except, timeout))
     }
 }
 
@@ -389,7 +396,7 @@ pub unsafe extern "C-unwind" fn pselect(
     // SAFETY: the caller's contract.
     unsafe {
         about_to_select(count, [read, write]);
-        next!(c"pselect": Pselect)(count, read, write, except, timeout, mask)
+        settled(next!(c"pselect": Pselect)(count, read, write, except, timeout, mask))
     }
 }
 
@@ -407,6 +414,42 @@ pub unsafe extern "C" fn epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *m
     }
     // SAFETY: the caller's contract.
     ret(unsafe { syscall!(SYS_epoll_ctl, epoll, op, fd, event.cast::<c_void>()) }) as c_int
+}
+
+/// epoll_wait(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn epoll_wait(
+    epoll: c_int,
+    events: *mut libc::epoll_event,
+    count: c_int,
+    timeout: c_int,
+) -> c_int {
+    type EpollWait = unsafe extern "C-unwind" fn(c_int, *mut libc::epoll_event, c_int, c_int) -> c_int;
+    // SAFETY: the caller's contract.
+    settled(unsafe { next!(c"epoll_wait": EpollWait)(epoll, events, count, timeout) })
+}
+
+/// epoll_pwait(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn epoll_pwait(
+    epoll: c_int,
+    events: *mut libc::epoll_event,
+    count: c_int,
+    timeout: c_int,
+    mask: *const libc::sigset_t,
+) -> c_int {
+    type EpollPwait =
+        unsafe extern "C-unwind" fn(c_int, *mut libc::epoll_event, c_int, c_int, *const libc::sigset_t) -> c_int;
+    // SAFETY: the caller's contract.
+    settled(unsafe { next!(c"epoll_pwait": EpollPwait)(epoll, events, count, timeout, mask) })
 }
 
 /// Descriptors that have come with a message are looked at: they may be polled before anything else

@@ -133,6 +133,18 @@ pub fn current(tls: &'static Tls) -> Result<&'static Place> {
     }
 }
 
+/// The kernel's queue directory is root's: where another user was first to come, its owner could
+/// unlink everybody's queues. Root takes it over.
+fn claim(dir: &Path) {
+    for part in [&b""[..], b"/sb", b"/q", b"/q/x", b"/q/f", b"/control"] {
+        if let Ok(path) = Path::new(&[dir.as_bytes(), part])
+            && path.stat().is_ok_and(|st| st.st_uid != 0)
+        {
+            let _ = path.chown(0, 0);
+        }
+    }
+}
+
 /// 1 + number of the initial namespace, once known.
 static INITIAL: AtomicUsize = AtomicUsize::new(0);
 
@@ -146,6 +158,9 @@ fn initial(tls: &'static Tls) -> Result<&'static Place> {
     dir.push(b"/i")?;
     dir.push_decimal(crate::sys::namespace_inode(c"/proc/self/ns/ipc"))?;
     make_namespace(&dir)?;
+    if euid() == 0 {
+        claim(&dir);
+    }
     let place = place(tls, dir.as_bytes())?;
     INITIAL.store(place.index() + 1, Ordering::Release);
     tls.namespace.store(place.index() + 1, Ordering::Relaxed);

@@ -325,7 +325,8 @@ fn create_queue(
     draft.rest[0] = Some(path_of_key);
     // SAFETY: the 16 bytes of the key.
     unsafe { syscall!(SYS_pwrite64, file.0, key.0.as_ptr(), 16, 0)? };
-    if key_mode(st.st_mode) != 0o400 {
+    // Unless it is what a umask has surely left.
+    if key_mode(st.st_mode) != 0o400 || st.st_mode & 0o400 == 0 {
         file.chmod(key_mode(st.st_mode))?;
     }
     drop(file);

@@ -227,6 +227,9 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
         }
         if flags & F_POLLED != 0 {
             poll::sync(section, fd, true);
+            if let Some(fired) = &mut after.fire {
+                fired.signal_poller(section, fd);
+            }
         }
     }
     Ok(after)

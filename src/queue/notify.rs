@@ -17,11 +17,11 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use super::{Section, enter};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
-use crate::shm::layout::{F_NOTIFY, F_POLLED, FIRED};
+use crate::shm::layout::{F_NOTIFY, FIRED};
 use crate::sys::{futex, getpid, path::Path, tls::Tls};
 use crate::syscall;
 
-pub use own::{Meaning, any, exec_begins, exec_failed, on_signal};
+pub use own::{Meaning, any, exec_begins, exec_failed, on_signal, settle};
 
 /// Where the record locks of registrations begin; locks of the program itself are kept below.
 pub const LOCK_BASE: i64 = 1 << 62;
@@ -267,10 +267,6 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
                     mark_fired(section.map, ticket, fired.sender());
                 }
             }
-            // The signal comes before pollers wake.
-            if h.flags.load(Relaxed) & F_POLLED != 0 {
-                fired.signal(section.map, fd);
-            }
         }
         _ => fired.done = true,
     }
@@ -344,15 +340,20 @@ impl Fired {
     /// Tells the owner, before the send that set it off returns.
     #[cold]
     pub(super) fn deliver(mut self, map: &Map, fd: i32) {
-        match self.what.kind {
-            libc::SIGEV_SIGNAL => self.signal(map, fd),
-            libc::SIGEV_THREAD => {
-                let n = &map.header().notify;
-                n.word.fetch_add(1, AcqRel);
-                futex::wake(&n.word, u32::MAX >> 1);
-            }
-            _ => {}
+        self.signal(map, fd);
+        if self.what.kind == libc::SIGEV_THREAD {
+            let n = &map.header().notify;
+            n.word.fetch_add(1, AcqRel);
+            futex::wake(&n.word, u32::MAX >> 1);
         }
+    }
+
+    /// Pollers have been told of the message, under the lock. An owner that is one of them must not return
+    /// from poll(2) without the signal: it comes under the same lock, for which such an owner waits
+    /// ([`settle`]).
+    #[cold]
+    pub(super) fn signal_poller(&mut self, section: &Section<'_>, fd: i32) {
+        self.signal(section.map, fd);
     }
 
     /// The calling process, as it stands in si_pid, and its real uid in the upper half.
@@ -364,7 +365,7 @@ impl Fired {
     }
 
     fn signal(&mut self, map: &Map, fd: i32) {
-        if self.done {
+        if self.done || self.what.kind != libc::SIGEV_SIGNAL {
             return;
         }
         self.done = true;

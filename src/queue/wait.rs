@@ -279,6 +279,9 @@ fn put_back<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &Slot, after: 
     }
     if flags & F_POLLED != 0 {
         poll::sync(section, fd, true);
+        if let Some(fired) = &mut after.fire {
+            fired.signal_poller(section, fd);
+        }
     }
     Ok(())
 }

@@ -281,19 +281,34 @@ fn with_map(tls: &'static Tls, own: &Own, f: impl FnOnce(&Map)) {
     hazard.set(outer);
 }
 
-/// Calls `f` for each live registration of this process (not of one whose memory it shares), under the lock.
+/// Calls `f` for each registration of this process, under the lock.
+#[cold]
+fn each(f: impl Fn(&Own, &Map)) {
+    let Ok(tls) = tls::ready() else { return };
+    for own in entries() {
+        with_map(tls, own, |map| f(own, map));
+    }
+}
+
+/// The same for those that are live, and not of a process whose memory this one shares.
 fn each_live(f: impl Fn(&Map)) {
     if !any() {
         return;
     }
-    let Ok(tls) = tls::ready() else { return };
     let pid = getpid();
-    for own in entries().filter(|own| own.pid.load(Relaxed) == pid) {
-        with_map(tls, own, |map| {
-            if own.is_live(map) {
-                f(map);
-            }
-        });
+    each(|own, map| {
+        if own.pid.load(Relaxed) == pid && own.is_live(map) {
+            f(map);
+        }
+    });
+}
+
+/// A call that polls has returned with something ready: a notification that goes with it is here before this
+/// returns.
+#[inline(always)]
+pub fn settle(ready: i32) {
+    if ready > 0 && any() {
+        each(|_, _| {});
     }
 }
 
