@@ -275,6 +275,7 @@ struct registered {
 };
 extern long mqns_notify(mqd_t, const struct sigevent *, struct registered *);
 extern int mqns_notify_fate(const struct registered *, uint32_t *expected);
+extern void mqns_notify_done(const struct registered *);
 extern int mqns_copy(void *to, const void *from, size_t n);
 struct notification {
     struct registered registered;
@@ -322,6 +323,8 @@ static int copy_attributes(pthread_attr_t *to, const pthread_attr_t *from)
 
 static void free_notification(struct notification *n)
 {
+    if (n->registered.map != NULL)
+        mqns_notify_done(&n->registered);
     if (n->has_attr)
         pthread_attr_destroy(&n->attr);
     free(n);

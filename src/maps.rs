@@ -59,6 +59,17 @@ impl Pinned {
         Pinned(&node.map)
     }
 
+    /// A pin of a mapping that is pinned, in use, or referred to already.
+    pub fn of(map: &'static Map) -> Pinned {
+        map.pins.fetch_add(1, Ordering::Acquire);
+        Pinned(map)
+    }
+
+    /// A pin that was made by [`Pinned::of`] and forgotten.
+    pub fn adopt(map: &'static Map) -> Pinned {
+        Pinned(map)
+    }
+
     /// For a descriptor, which is counted by [`referred`].
     pub fn map(&self) -> &'static Map {
         self.0

@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering::{Relaxed, Release};
 use super::{BYPASS, SLEEP, jump, raw_result, ret};
 use crate::abi::{Errno, MQ_PRIO_MAX, MqAttr, Result};
 use crate::desc::{self, Descriptor};
+use crate::maps;
 use crate::ns;
 use crate::queue::notify::{Fate, Meaning, Registration};
 use crate::queue::wait::{self, Step, Wait};
@@ -476,6 +477,8 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent, register
                 let foreign = what.kind == libc::SIGEV_SIGNAL && what.signo > 0 && may_be_foreign(&descriptor);
                 let ticket = queue::notify::register(map, tls, fd, what, crate::sys::pid_namespace(), foreign)?;
                 if what.kind == libc::SIGEV_THREAD {
+                    // Until `mqns_notify_done`: the helper looks at the queue when it is closed, too.
+                    core::mem::forget(maps::Pinned::of(map));
                     *registered = Registered { map, ticket, word: &map.header().notify.word };
                 }
             }
@@ -497,6 +500,19 @@ pub unsafe extern "C" fn mqns_copy(to: *mut u8, from: *const u8, n: usize) -> c_
     }
     // SAFETY: the caller's contract.
     c_int::from(unsafe { fault::copy(to, from, n) }.is_err())
+}
+
+/// The helper thread of a registration is done with its queue.
+///
+/// # Safety
+///
+/// `registered` was filled in by [`mqns_notify`]; this is its last use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_notify_done(registered: *const Registered) {
+    if let Ok(tls) = tls::ready() {
+        // SAFETY: the caller's contract; the mapping is pinned since then.
+        maps::tidy(tls, unsafe { maps::Pinned::adopt(&*(*registered).map) });
+    }
 }
 
 /// What a helper thread of SIGEV_THREAD is to do: 0 sleep while the word holds `*expected`, 1 call
