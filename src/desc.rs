@@ -20,8 +20,8 @@ use crate::ns::{self, queues::Key};
 use crate::queue::{self, notify};
 use crate::shm::Map;
 use crate::shm::layout::{F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_UNLINKED};
-use crate::sys::path::{Path, stat_fd};
 use crate::sys::local::Hazard;
+use crate::sys::path::{Path, stat_fd};
 use crate::sys::tls::{self, Tls};
 use crate::syscall;
 
@@ -84,10 +84,20 @@ fn make_entry(fd: i32) -> Option<&'static AtomicU64> {
     if slot.load(Ordering::Acquire).is_null() {
         // SAFETY: a fresh private mapping of zeros, which is an empty chunk.
         let fresh = unsafe {
-            syscall!(SYS_mmap, 0, size_of::<Chunk>(), libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, usize::MAX, 0).ok()?
+            syscall!(
+                SYS_mmap,
+                0,
+                size_of::<Chunk>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                usize::MAX,
+                0
+            )
+            .ok()?
         };
-        if slot.compare_exchange(core::ptr::null_mut(), fresh as *mut Chunk, Ordering::AcqRel, Ordering::Acquire).is_err()
+        if slot
+            .compare_exchange(core::ptr::null_mut(), fresh as *mut Chunk, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
         {
             // SAFETY: the losing chunk is ours alone.
             let _ = unsafe { syscall!(SYS_munmap, fresh, size_of::<Chunk>()) };

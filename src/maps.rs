@@ -109,7 +109,11 @@ pub fn find(tls: &Tls, place: &Place, ino: u64) -> Option<Pinned> {
 /// The same by the key, which takes longer.
 pub fn find_key(tls: &Tls, place: &Place, key: Key) -> Option<Pinned> {
     let held = LOCK.lock(tls);
-    LISTS.iter().flat_map(|list| walk(&held, list)).find(|node| node.map.key == key && is_of(&node.map, place)).map(Pinned::new)
+    LISTS
+        .iter()
+        .flat_map(|list| walk(&held, list))
+        .find(|node| node.map.key == key && is_of(&node.map, place))
+        .map(Pinned::new)
 }
 
 /// Keeps a mapping.
@@ -141,8 +145,15 @@ fn take_node(_held: &LocalHeld<'_>) -> Result<*mut Node> {
     if FREE.load(Ordering::Relaxed).is_null() {
         // SAFETY: a fresh private mapping.
         let page = unsafe {
-            syscall!(SYS_mmap, 0, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                usize::MAX, 0)?
+            syscall!(
+                SYS_mmap,
+                0,
+                4096,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                usize::MAX,
+                0
+            )?
         };
         for at in 0..4096 / size_of::<Node>() {
             push_free((page + at * size_of::<Node>()) as *mut Node);
@@ -150,7 +161,7 @@ fn take_node(_held: &LocalHeld<'_>) -> Result<*mut Node> {
     }
     let node = FREE.load(Ordering::Relaxed);
     // SAFETY: nodes in the free list have a valid `next`; the lock is held.
-    FREE.store(unsafe { (*(&raw const (*node).next)).load(Ordering::Relaxed) }, Ordering::Relaxed);
+    FREE.store(unsafe { (*node).next.load(Ordering::Relaxed) }, Ordering::Relaxed);
     Ok(node)
 }
 

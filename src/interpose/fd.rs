@@ -146,8 +146,7 @@ pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isiz
         _ if descriptor.is_path() => BYPASS,
         libc::F_GETFL => raw_result(get_flags(&descriptor).map(|flags| flags as usize)),
         libc::F_SETFL => raw_result(set_flags(&descriptor, argument as c_int).map(|()| 0)),
-        libc::F_SETLK | libc::F_SETLKW | libc::F_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW
-        | libc::F_OFD_GETLK => {
+        libc::F_SETLK | libc::F_SETLKW | libc::F_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW | libc::F_OFD_GETLK => {
             // SAFETY: a user pointer, accessed with faults caught.
             raw_result(unsafe { lock(fd, command, argument as *mut libc::flock) })
         }
@@ -247,7 +246,9 @@ pub unsafe extern "C-unwind" fn poll(fds: *mut libc::pollfd, count: libc::nfds_t
     // SAFETY: the caller's contract.
     unsafe {
         about_to_poll(fds, count);
-        settled(next!(c"poll": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int) -> c_int)(fds, count, timeout))
+        settled(next!(c"poll": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int) -> c_int)(
+            fds, count, timeout,
+        ))
     }
 }
 
@@ -266,9 +267,11 @@ pub unsafe extern "C-unwind" fn __poll_chk(
     // SAFETY: the caller's contract.
     unsafe {
         about_to_poll(fds, count);
-        settled(next!(c"__poll_chk": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int, usize) -> c_int)(
-            fds, count, timeout, size,
-        ))
+        settled(
+            next!(c"__poll_chk": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int, usize) -> c_int)(
+                fds, count, timeout, size,
+            ),
+        )
     }
 }
 
@@ -506,8 +509,7 @@ pub unsafe extern "C-unwind" fn recvmmsg(
     flags: c_int,
     timeout: *mut libc::timespec,
 ) -> c_int {
-    type Recvmmsg =
-        unsafe extern "C-unwind" fn(c_int, *mut libc::mmsghdr, c_uint, c_int, *mut libc::timespec) -> c_int;
+    type Recvmmsg = unsafe extern "C-unwind" fn(c_int, *mut libc::mmsghdr, c_uint, c_int, *mut libc::timespec) -> c_int;
     // SAFETY: the caller's contract.
     unsafe {
         let got = next!(c"recvmmsg": Recvmmsg)(socket, messages, count, flags, timeout);
@@ -521,6 +523,7 @@ pub unsafe extern "C-unwind" fn recvmmsg(
 /// Queue descriptors that have survived exec: known from the start, because they may be polled or
 /// read before any mq_* call. One fcntl(2) for each low number; nothing else is done in a program
 /// that has inherited none.
+#[cfg_attr(test, allow(dead_code))]
 extern "C" fn look_at_inherited() {
     for fd in 0..64 {
         // SAFETY: no pointers.

@@ -97,7 +97,13 @@ pub unsafe extern "C" fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_i
 ///
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn execveat(dir: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
+pub unsafe extern "C" fn execveat(
+    dir: c_int,
+    path: *const c_char,
+    argv: Strings,
+    envp: Strings,
+    flags: c_int,
+) -> c_int {
     let next = next!(c"execveat": unsafe extern "C" fn(c_int, *const c_char, Strings, Strings, c_int) -> c_int);
     // SAFETY: the caller's contract.
     replacing_image(|| unsafe { next(dir, path, argv, envp, flags) })
@@ -167,6 +173,7 @@ pub extern "C" fn _exit(status: c_int) -> ! {
 }
 
 /// _Exit(3).
+#[allow(non_snake_case)]
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn _Exit(status: c_int) -> ! {
     close_nameless();

@@ -1169,8 +1169,7 @@ pub unsafe extern "C" fn siginterrupt(sig: c_int, interrupt: c_int) -> c_int {
 // ---------------------------------------------------------------------------------------------
 // Waiting for signals
 
-type SigtimedwaitFn =
-    unsafe extern "C-unwind" fn(*const libc::sigset_t, *mut Info, *const libc::timespec) -> c_int;
+type SigtimedwaitFn = unsafe extern "C-unwind" fn(*const libc::sigset_t, *mut Info, *const libc::timespec) -> c_int;
 
 fn monotonic() -> libc::timespec {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -225,7 +225,8 @@ fn own_root(path: Path, uid: u32) -> Result<Path> {
     }
     let name = core::str::from_utf8(path.as_bytes()).unwrap_or("its directory");
     crate::log::refused(format_args!(
-        "{name} is not a directory of uid {uid} (but of uid {}): remove it, or set MQNS_DIR", st.st_uid
+        "{name} is not a directory of uid {uid} (but of uid {}): remove it, or set MQNS_DIR",
+        st.st_uid
     ));
     Err(Errno::EACCES)
 }

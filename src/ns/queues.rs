@@ -16,9 +16,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::Place;
 use super::control::random;
-use crate::abi::{
-    self, Errno, FILENT_SIZE, HARD_MSGMAX, HARD_MSGSIZEMAX, MqAttr, NAME_MAX, Result, msgqueue_cost,
-};
+use crate::abi::{self, Errno, FILENT_SIZE, HARD_MSGMAX, HARD_MSGSIZEMAX, MqAttr, NAME_MAX, Result, msgqueue_cost};
 use crate::desc;
 use crate::log::refused;
 use crate::maps::{self, Pinned};
@@ -427,8 +425,7 @@ fn admit(tls: &'static Tls, place: &'static Place, uid: u32, attr: Option<&MqAtt
     let mut exempt = || generous || *asked.get_or_insert_with(may_exceed);
 
     let queues_max = control.queues_max.load(Relaxed) as u32;
-    let counted =
-        || control.queues_count.fetch_update(AcqRel, Acquire, |n| (n < queues_max).then_some(n + 1)).is_ok();
+    let counted = || control.queues_count.fetch_update(AcqRel, Acquire, |n| (n < queues_max).then_some(n + 1)).is_ok();
     if !counted() {
         if exempt() {
             control.queues_count.fetch_add(1, AcqRel);

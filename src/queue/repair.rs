@@ -21,9 +21,9 @@
 
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
+use super::Section;
 use super::store::{give_back, link_in_ring};
 use super::wait::{free_waiter, join_line, leave_line, line_of};
-use super::Section;
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
@@ -255,8 +255,15 @@ impl Scratch {
         let bytes = (entries.max(1) * size_of::<(u64, u32)>()).next_multiple_of(4096);
         // SAFETY: a fresh private mapping.
         let at = unsafe {
-            syscall!(SYS_mmap, 0, bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                usize::MAX, 0)?
+            syscall!(
+                SYS_mmap,
+                0,
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                usize::MAX,
+                0
+            )?
         };
         Ok(Scratch { at: at as *mut (u64, u32), bytes })
     }

@@ -22,7 +22,7 @@ use crate::shm::layout::{FILLING, FREE, NONE, READY, Slot};
 ///
 /// ENOSPC, ENOMEM: no slot left, or no memory for it. EIO: the segment is damaged.
 #[inline(always)]
-pub fn take_free<'a>(map: &'a Map, len: u32, tid: u32) -> Result<(u32, &'a Slot)> {
+pub fn take_free(map: &Map, len: u32, tid: u32) -> Result<(u32, &Slot)> {
     let h = map.header();
     let head = h.free.load(Relaxed);
     let (index, slot) = if head != NONE {
@@ -42,7 +42,7 @@ pub fn take_free<'a>(map: &'a Map, len: u32, tid: u32) -> Result<(u32, &'a Slot)
 }
 
 #[cold]
-fn take_untouched<'a>(map: &'a Map, len: u32) -> Result<(u32, &'a Slot)> {
+fn take_untouched(map: &Map, len: u32) -> Result<(u32, &Slot)> {
     let h = map.header();
     let index = h.high.load(Relaxed);
     if index >= map.slots() {
@@ -118,7 +118,7 @@ pub fn link_in_ring(map: &Map, index: u32, slot: &Slot) -> Result<()> {
 ///
 /// EIO: the segment is damaged.
 #[inline(always)]
-pub fn first<'a>(map: &'a Map) -> Result<(u32, &'a Slot)> {
+pub fn first(map: &Map) -> Result<(u32, &Slot)> {
     let h = map.header();
     let level0 = h.level0.load(Relaxed) & 0xff;
     if level0 == 0 {

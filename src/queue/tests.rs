@@ -1224,7 +1224,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
             }
             polls += 1;
             std::thread::yield_now();
-            if polls % 64 == 0 && victim.state() == b'S' {
+            if polls.is_multiple_of(64) && victim.state() == b'S' {
                 if !slept {
                     slept = true;
                     match core::mem::replace(&mut on_sleep, OnSleep::Nothing) {
@@ -1288,6 +1288,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
     for (_, process) in &stopped {
         process.signal(libc::SIGCONT);
     }
+    #[allow(clippy::type_complexity)]
     let collect = |pending: &mut Vec<Option<(Act, mpsc::Receiver<Result<Option<u64>>>)>>,
                    got: &mut Vec<u64>,
                    wait: Duration|

@@ -202,7 +202,11 @@ pub(super) fn line_of<'a>(map: &'a Map, w: &Waiter) -> &'a Line {
 }
 
 /// Takes the first living waiter of a line out of it and marks it served with `slot`.
-fn serve_first<'a>(section: &Section<'a>, line: &Line, slot: Option<u32>) -> Result<Option<(u32, &'a Waiter, Wake<'a>)>> {
+fn serve_first<'a>(
+    section: &Section<'a>,
+    line: &Line,
+    slot: Option<u32>,
+) -> Result<Option<(u32, &'a Waiter, Wake<'a>)>> {
     let map = section.map;
     'line: loop {
         let index = line.head.load(Relaxed);

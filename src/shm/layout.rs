@@ -14,10 +14,8 @@ pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsseg\n");
 /// Layout version: raise it with any change of meaning or place in this file.
 pub const VERSION: u64 = 2;
 /// What `Header::format` holds once the segment is complete: the version and the sizes.
-pub const FORMAT: u64 = VERSION << 48
-    | (size_of::<Header>() as u64) << 32
-    | (size_of::<Slot>() as u64) << 16
-    | size_of::<Waiter>() as u64;
+pub const FORMAT: u64 =
+    VERSION << 48 | (size_of::<Header>() as u64) << 32 | (size_of::<Slot>() as u64) << 16 | size_of::<Waiter>() as u64;
 
 /// The absent index in chains and lists.
 pub const NONE: u32 = u32::MAX;
@@ -349,7 +347,8 @@ mod tests {
 
     #[test]
     fn parts_do_not_overlap() {
-        for &(maxmsg, msgsize) in &[(1, 1), (10, 64), (10, 8192), (16, 64), (65536, 8192), (65536, 16 << 20), (60, 16)] {
+        for &(maxmsg, msgsize) in &[(1, 1), (10, 64), (10, 8192), (16, 64), (65536, 8192), (65536, 16 << 20), (60, 16)]
+        {
             let l = Layout::new(maxmsg, msgsize);
             let mut parts = [
                 (0, size_of::<Header>() as u64),

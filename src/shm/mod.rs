@@ -258,7 +258,7 @@ impl Map {
     /// The same for a waiter record that was never used before.
     pub fn commit_waiter(&self, index: u32) -> Result<()> {
         let waiter = self.waiter(index)? as *const Waiter as usize - self.base as usize;
-        if waiter % 4096 == 0 { self.commit(waiter, size_of::<Waiter>()) } else { Ok(()) }
+        if waiter.is_multiple_of(4096) { self.commit(waiter, size_of::<Waiter>()) } else { Ok(()) }
     }
 
     /// The same for the first `len` bytes of a slot's data.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::AtomicU32;
 
-use crate::abi::{Errno, Result};
+use crate::abi::Result;
 use crate::syscall;
 
 /// An absolute CLOCK_REALTIME instant, as in `struct timespec`.
@@ -29,8 +29,5 @@ pub fn wait_for(word: &AtomicU32, expected: u32, timeout_ns: u64) -> Result<()> 
 /// Wakes up to `count` sleepers on `word`; returns how many were asleep.
 pub fn wake(word: &AtomicU32, count: u32) -> usize {
     // SAFETY: the kernel only uses the address as a key.
-    match unsafe { syscall!(SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) } {
-        Ok(n) => n,
-        Err(Errno(_)) => 0,
-    }
+    unsafe { syscall!(SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) }.unwrap_or_default()
 }

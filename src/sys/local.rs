@@ -4,7 +4,7 @@
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence};
 
 use super::tls::Tls;
-use super::{gettid, getpid};
+use super::{getpid, gettid};
 use crate::abi::Errno;
 use crate::syscall;
 
@@ -14,6 +14,12 @@ pub struct LocalLock(AtomicU32);
 
 /// [`LocalLock`], held.
 pub struct LocalHeld<'a>(&'a LocalLock, &'a Tls);
+
+impl Default for LocalLock {
+    fn default() -> LocalLock {
+        LocalLock::new()
+    }
+}
 
 impl LocalLock {
     /// Free.
@@ -48,9 +54,7 @@ impl Drop for LocalHeld<'_> {
     fn drop(&mut self) {
         if self.0.0.swap(0, Ordering::Release) == 2 {
             // SAFETY: the word is static.
-            let _ = unsafe {
-                syscall!(SYS_futex, self.0.0.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1)
-            };
+            let _ = unsafe { syscall!(SYS_futex, self.0.0.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
         }
         self.1.leave_critical();
     }

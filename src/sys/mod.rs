@@ -106,9 +106,8 @@ pub fn write_decimal(to: &mut [u8], mut value: u64) -> usize {
 pub fn namespace_inode(link: &core::ffi::CStr) -> u64 {
     let mut text = [0u8; 64];
     // SAFETY: the path is NUL-terminated, the buffer as long as said.
-    let got = unsafe {
-        syscall!(SYS_readlinkat, libc::AT_FDCWD, link.as_ptr(), text.as_mut_ptr(), text.len()).unwrap_or(0)
-    };
+    let got =
+        unsafe { syscall!(SYS_readlinkat, libc::AT_FDCWD, link.as_ptr(), text.as_mut_ptr(), text.len()).unwrap_or(0) };
     text[..got].iter().filter(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + (b - b'0') as u64)
 }
 

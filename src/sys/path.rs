@@ -120,10 +120,8 @@ impl Path {
     /// lchown(2).
     pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe {
-            syscall!(SYS_fchownat, libc::AT_FDCWD, self.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW)
-        }
-        .map(|_| ())
+        unsafe { syscall!(SYS_fchownat, libc::AT_FDCWD, self.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }
+            .map(|_| ())
     }
 
     /// unlinkat(2).
@@ -142,10 +140,8 @@ impl Path {
     pub fn rename(&self, to: &Path, replace: bool) -> Result<()> {
         let flags = if replace { 0 } else { libc::RENAME_NOREPLACE };
         // SAFETY: both paths are NUL-terminated.
-        unsafe {
-            syscall!(SYS_renameat2, libc::AT_FDCWD, self.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)
-        }
-        .map(|_| ())
+        unsafe { syscall!(SYS_renameat2, libc::AT_FDCWD, self.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) }
+            .map(|_| ())
     }
 
     /// mkfifo(3).
@@ -165,9 +161,7 @@ impl Path {
         link.push_decimal(fd as u64)?;
         let mut path = Path { bytes: [0; MAX], len: 0 };
         // SAFETY: the buffer is as long as said, less one for the NUL, which is there already.
-        let got = unsafe {
-            syscall!(SYS_readlinkat, libc::AT_FDCWD, link.as_ptr(), path.bytes.as_mut_ptr(), MAX - 1)?
-        };
+        let got = unsafe { syscall!(SYS_readlinkat, libc::AT_FDCWD, link.as_ptr(), path.bytes.as_mut_ptr(), MAX - 1)? };
         path.len = got;
         Ok(path)
     }
@@ -229,9 +223,7 @@ pub fn each_entry(dir: &Fd, mut see: impl FnMut(&[u8])) {
     let mut buffer = Buffer([0; 4096]);
     loop {
         // SAFETY: the buffer is as long as said.
-        let got = unsafe {
-            syscall!(SYS_getdents64, dir.0, buffer.0.as_mut_ptr(), buffer.0.len()).unwrap_or(0)
-        };
+        let got = unsafe { syscall!(SYS_getdents64, dir.0, buffer.0.as_mut_ptr(), buffer.0.len()).unwrap_or(0) };
         if got == 0 {
             return;
         }

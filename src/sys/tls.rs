@@ -164,8 +164,15 @@ fn wiped_page() -> Result<&'static AtomicU64> {
     }
     // SAFETY: a fresh anonymous mapping; the advice only concerns that page.
     let fresh = unsafe {
-        let at = syscall!(SYS_mmap, 0, 4096, libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, usize::MAX, 0)?;
+        let at = syscall!(
+            SYS_mmap,
+            0,
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            usize::MAX,
+            0
+        )?;
         // Where the kernel lacks it (before 4.14), a fork child keeps its parent's generation:
         // its thread id would be wrong. Refuse rather than corrupt.
         if let Err(errno) = syscall!(SYS_madvise, at, 4096, libc::MADV_WIPEONFORK) {
