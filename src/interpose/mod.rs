@@ -9,6 +9,7 @@ pub mod file;
 pub mod mq;
 pub mod process;
 pub mod signal;
+pub mod symbols;
 pub mod sysctl;
 
 use crate::abi::{Errno, Result};
