@@ -824,9 +824,9 @@ fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations
 #[test]
 fn blocked_calls_behave_as_the_model() {
     for seed in 1..6 {
-        blocked_calls_against_model(1, 64, 24, 4000, seed * 0x9e37_79b9_7f4a_7c15);
-        blocked_calls_against_model(3, 64, 24, 4000, seed * 0x9e37_79b9_7f4a_7c17);
-        blocked_calls_against_model(2, 8192, 5000, 2000, seed * 0x9e37_79b9_7f4a_7c19);
+        blocked_calls_against_model(1, 64, 24, 4000, u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
+        blocked_calls_against_model(3, 64, 24, 4000, u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c17));
+        blocked_calls_against_model(2, 8192, 5000, 2000, u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c19));
     }
 }
 
@@ -1461,8 +1461,9 @@ fn every_instruction(scenario: Scenario) {
     assert!(report.is_empty(), "{} of {deaths} deaths left disorder:\n{}", report.len(), summary(&report));
 }
 
-/// Deaths in each scenario, unless the environment says otherwise.
-const SAMPLE: u64 = 12;
+/// Deaths in each scenario, unless the environment says otherwise. (Unoptimised code has several times the
+/// instructions to step through.)
+const SAMPLE: u64 = if cfg!(debug_assertions) { 5 } else { 12 };
 
 /// Runs of equal complaints, shortened.
 fn summary(report: &[String]) -> String {
