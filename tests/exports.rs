@@ -3,7 +3,6 @@
 #[path = "../src/interpose/symbols.rs"]
 mod symbols;
 
-#[allow(dead_code)]
 mod harness;
 
 use std::collections::BTreeSet;

@@ -69,6 +69,15 @@ pub extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_in
     ret(crate::sys::check(mqns_close_range(first, last, flags))) as c_int
 }
 
+/// flock(2): a descriptor that can neither read nor write has no lock.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C-unwind" fn flock(fd: c_int, operation: c_int) -> c_int {
+    if desc::is_known(fd) && desc::known(fd).is_some_and(|d| !d.may_send() && !d.may_receive()) {
+        return ret(Err(Errno::EBADF)) as c_int;
+    }
+    next!(c"flock": extern "C-unwind" fn(c_int, c_int) -> c_int)(fd, operation)
+}
+
 /// closefrom(3).
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn closefrom(low: c_int) {
@@ -148,7 +157,7 @@ pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isiz
         libc::F_SETFL => raw_result(set_flags(&descriptor, argument as c_int).map(|()| 0)),
         libc::F_SETLK | libc::F_SETLKW | libc::F_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW | libc::F_OFD_GETLK => {
             // SAFETY: a user pointer, accessed with faults caught.
-            raw_result(unsafe { lock(fd, command, argument as *mut libc::flock) })
+            raw_result(unsafe { lock(&descriptor, command, argument as *mut libc::flock) })
         }
         // The signal number is where rare flags are kept; a queue never sends SIGIO.
         abi::F_GETSIG => 0,
@@ -190,10 +199,19 @@ fn set_flags(descriptor: &Descriptor, wanted: i32) -> Result<()> {
 }
 
 /// Record locks of the program, kept apart from those that notifications are tied to.
-unsafe fn lock(fd: c_int, command: c_int, user: *mut libc::flock) -> Result<usize> {
+unsafe fn lock(descriptor: &Descriptor, command: c_int, user: *mut libc::flock) -> Result<usize> {
+    let fd = descriptor.fd;
     // SAFETY: a user pointer, accessed with faults caught; the kernel gets a local.
     unsafe {
         let mut lock = fault::read_user(user)?;
+        // "EBADF: cmd is F_SETLK and the file descriptor open mode doesn't match with the type of lock
+        // requested" (fcntl(2)); the FIFO itself is open for both.
+        if !matches!(command, libc::F_GETLK | libc::F_OFD_GETLK)
+            && (lock.l_type == libc::F_WRLCK as i16 && !descriptor.may_send()
+                || lock.l_type == libc::F_RDLCK as i16 && !descriptor.may_receive())
+        {
+            return Err(Errno::EBADF);
+        }
         if lock.l_whence == libc::SEEK_END as i16 {
             lock.l_whence = libc::SEEK_SET as i16;
             lock.l_start += FILENT_SIZE as i64;
@@ -455,6 +473,16 @@ pub unsafe extern "C-unwind" fn epoll_pwait(
     settled(unsafe { next!(c"epoll_pwait": EpollPwait)(epoll, events, count, timeout, mask) })
 }
 
+/// A descriptor has come from elsewhere. If it is a queue's, user memory may be touched on its behalf
+/// from now on.
+#[cfg_attr(test, allow(dead_code))]
+fn arrived(fd: c_int) {
+    desc::arrived(fd);
+    if desc::is_known(fd) {
+        let _ = super::mq::ready();
+    }
+}
+
 /// Descriptors that have come with a message are looked at: they may be polled before anything else
 /// is done with them.
 unsafe fn look_at_rights(message: *mut libc::msghdr) {
@@ -469,7 +497,7 @@ unsafe fn look_at_rights(message: *mut libc::msghdr) {
                 let data = libc::CMSG_DATA(control);
                 let count = ((*control).cmsg_len - (data as usize - control as usize)) / size_of::<c_int>();
                 for at in 0..count {
-                    desc::arrived(data.cast::<c_int>().add(at).read_unaligned());
+                    arrived(data.cast::<c_int>().add(at).read_unaligned());
                 }
             }
             control = libc::CMSG_NXTHDR(message, control);
@@ -527,11 +555,10 @@ pub unsafe extern "C-unwind" fn recvmmsg(
 extern "C" fn look_at_inherited() {
     for fd in 0..64 {
         // SAFETY: no pointers.
-        match unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) } {
-            Ok(flags) if flags as i32 & (libc::O_ACCMODE | libc::O_DIRECT) == libc::O_RDWR | libc::O_DIRECT => {
-                desc::arrived(fd);
-            }
-            _ => {}
+        let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }.unwrap_or(0) as i32;
+        let ours = flags & (libc::O_ACCMODE | libc::O_DIRECT) == libc::O_RDWR | libc::O_DIRECT;
+        if ours || flags & libc::O_PATH != 0 {
+            arrived(fd);
         }
     }
 }

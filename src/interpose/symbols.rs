@@ -46,6 +46,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "epoll_wait",
             "fcntl",
             "fcntl64",
+            "flock",
             "poll",
             "ppoll",
             "pselect",
