@@ -72,7 +72,10 @@ pub extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_in
 /// flock(2): a descriptor that can neither read nor write has no lock.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C-unwind" fn flock(fd: c_int, operation: c_int) -> c_int {
-    if desc::is_known(fd) && desc::known(fd).is_some_and(|d| !d.may_send() && !d.may_receive()) {
+    if operation & libc::LOCK_UN == 0
+        && desc::is_known(fd)
+        && desc::known(fd).is_some_and(|d| !d.may_send() && !d.may_receive())
+    {
         return ret(Err(Errno::EBADF)) as c_int;
     }
     next!(c"flock": extern "C-unwind" fn(c_int, c_int) -> c_int)(fd, operation)

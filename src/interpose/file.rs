@@ -485,7 +485,7 @@ pub unsafe extern "C-unwind" fn mqns_reopen(dir: c_int, path: Path, flags: c_int
     // SAFETY: the caller's contract.
     let Some(fd) = (unsafe { face::descriptor_of_path(dir, path) }) else { return BYPASS };
     cancellation_point();
-    face::with(fd, |d, tls| face::reopen(d, tls, flags)).map_or(BYPASS, raw_result)
+    face::with_any(fd, |d, tls| face::reopen(d, tls, flags)).map_or(BYPASS, raw_result)
 }
 
 /// ioctl(2) of a queue descriptor; BYPASS: the kernel's answer is right.
