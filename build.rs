@@ -8,6 +8,7 @@ fn main() {
         .file("cshim/cshim.c")
         .file("cshim/process.c")
         .file("cshim/stream.c")
+        .file("cshim/task.c")
         .flag("-fvisibility=hidden")
         // pthread_cancel unwinds from inside the sleep: tables for every instruction, and the
         // setjmp form of pthread_cleanup_push, which needs no call-site table (no -fexceptions).

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -482,7 +483,21 @@ unsigned char cshim_intercepted[512] = {
 #endif
     [SYS_read] = 1, [SYS_pread64] = 1, [SYS_write] = 1, [SYS_pwrite64] = 1, [SYS_lseek] = 1, [SYS_fstat] = 1,
     [SYS_ftruncate] = 1, [SYS_fchmod] = 1, [SYS_fchown] = 1, [SYS_fsync] = 1, [SYS_fdatasync] = 1,
+    [SYS_unshare] = 1, [SYS_setns] = 1, [SYS_clone] = 1, [SYS_clone3] = 1, [SYS_execve] = 1, [SYS_execveat] = 1,
+    [SYS_exit] = 1, [SYS_exit_group] = 1, [SYS_openat] = 1, [SYS_readlinkat] = 1, [SYS_newfstatat] = 1,
+    [SYS_statx] = 1,
+#ifdef SYS_open
+    [SYS_open] = 1, [SYS_readlink] = 1, [SYS_stat] = 1,
+#endif
 };
+
+extern long mqns_unshare(int);
+extern long mqns_setns(int, int);
+extern long cshim_raw_clone(long (*)(long, long, long, long, long, long, long), long, long, long, long, long);
+extern long cshim_raw_clone3(long (*)(long, long, long, long, long, long, long), long, long);
+extern void mqns_process_ends(void);
+extern void mqns_task_ends(void);
+static long raw_function(long nr, long a, long b, long c, long d, long e, long f) { return raw(nr, a, b, c, d, e, f); }
 
 /* syscall(2) with one of those numbers: not a cancellation point, and errno as the kernel has it. */
 long cshim_syscall(long nr, long a, long b, long c, long d, long e)
@@ -534,6 +549,47 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e)
         if (r == BYPASS)
             r = raw(SYS_fcntl, a, b, c, 0, 0, 0);
         break;
+    case SYS_unshare:
+        r = mqns_unshare((int)a);
+        break;
+    case SYS_setns:
+        r = mqns_setns((int)a, (int)b);
+        break;
+    case SYS_clone:
+        r = cshim_raw_clone(raw_function, a, b, c, d, e);
+        break;
+    case SYS_clone3:
+        r = cshim_raw_clone3(raw_function, a, b);
+        break;
+    /* By the functions of libc that do nothing else. */
+    case SYS_execve:
+        return execve((const char *)a, (char *const *)b, (char *const *)c);
+    case SYS_execveat:
+        return execveat((int)a, (const char *)b, (char *const *)c, (char *const *)d, (int)e);
+    case SYS_openat:
+        return openat((int)a, (const char *)b, (int)c, (mode_t)d);
+    case SYS_readlinkat:
+        return readlinkat((int)a, (const char *)b, (char *)c, (size_t)d);
+    case SYS_newfstatat:
+        return fstatat((int)a, (const char *)b, (struct stat *)c, (int)d);
+    case SYS_statx:
+        return statx((int)a, (const char *)b, (int)c, (unsigned)d, (struct statx *)e);
+#ifdef SYS_open
+    case SYS_open:
+        return open((const char *)a, (int)b, (mode_t)c);
+    case SYS_readlink:
+        return readlink((const char *)a, (char *)b, (size_t)c);
+    case SYS_stat:
+        return stat((const char *)a, (struct stat *)b);
+#endif
+    case SYS_exit:
+        mqns_task_ends();
+        r = raw(nr, a, 0, 0, 0, 0, 0);
+        break;
+    case SYS_exit_group:
+        mqns_process_ends();
+        r = raw(nr, a, 0, 0, 0, 0, 0);
+        break;
     default:
         r = mqns_file(nr, (int)a, b, c, d);
         if (r == BYPASS)
@@ -548,6 +604,8 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e)
 extern long mqns_reopen(int, const char *, int);
 extern long mqns_sysctl_open(const char *, int);
 extern long mqns_ioctl(int, unsigned long, long);
+extern long mqns_ns_opened(int, const char *, int, int);
+extern long mqns_ns_ioctl(int, unsigned long);
 extern void *mqns_next(int);
 
 /* open(2) takes a mode only where a file may be made. */
@@ -561,6 +619,17 @@ extern void *mqns_next(int);
     }
 
 /* Of a path that leads to no queue descriptor the next definition opens what it leads to. */
+/* ... and what it has found in /proc/PID/ns is looked at again. */
+static int opened(int dir, const char *path, int flags, int result)
+{
+    if (result >= 0 || errno == ENOENT) {
+        long r = mqns_ns_opened(dir, path, flags, result >= 0 ? result : -ENOENT);
+        if (__builtin_expect(r != BYPASS, 0))
+            return (int)finish(r);
+    }
+    return result;
+}
+
 #define OPEN(name, next)                                                                            \
     int cshim_##name(const char *path, int flags, ...)                                              \
     {                                                                                               \
@@ -569,7 +638,8 @@ extern void *mqns_next(int);
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             r = mqns_reopen(AT_FDCWD, path, flags);                                                 \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
-            return ((int (*)(const char *, int, ...))mqns_next(next))(path, flags, mode);           \
+            return opened(AT_FDCWD, path, flags,                                                    \
+                          ((int (*)(const char *, int, ...))mqns_next(next))(path, flags, mode));   \
         return (int)finish(r);                                                                      \
     }
 #define OPENAT(name, next)                                                                          \
@@ -580,7 +650,8 @@ extern void *mqns_next(int);
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             r = mqns_reopen(dir, path, flags);                                                      \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
-            return ((int (*)(int, const char *, int, ...))mqns_next(next))(dir, path, flags, mode); \
+            return opened(dir, path, flags,                                                         \
+                          ((int (*)(int, const char *, int, ...))mqns_next(next))(dir, path, flags, mode)); \
         return (int)finish(r);                                                                      \
     }
 OPEN(open, 0)
@@ -596,6 +667,9 @@ int cshim_ioctl(int fd, unsigned long request, ...)
     long arg = va_arg(ap, long);
     va_end(ap);
     long r = mqns_ioctl(fd, request, arg);
+    /* ioctl_ns(2) */
+    if (r == BYPASS && (request & ~0xfful) == 0xb700)
+        r = mqns_ns_ioctl(fd, request);
     if (__builtin_expect(r == BYPASS, 1))
         return ((int (*)(int, unsigned long, ...))mqns_next(4))(fd, request, arg);
     return (int)finish(r);

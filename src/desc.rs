@@ -396,9 +396,9 @@ fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<Pinned> {
     }
     let place = ns::place(tls, dir)?;
     // Known under its inode, if at all; the key tells whether it is the same.
-    let map = match maps::find_key(tls, place, Key(key)) {
+    let map = match maps::find_key(tls, &place, Key(key)) {
         Some(map) => map,
-        None => ns::queues::map_key(tls, place, Key(key))?,
+        None => ns::queues::map_key(tls, place.place(), Key(key))?,
     };
     if map.fifo_ino != st.st_ino || map.dev != st.st_dev {
         return Err(Errno::EBADF);

@@ -135,6 +135,10 @@ pub fn keep(tls: &Tls, map: Map) -> Result<Pinned> {
     // SAFETY: the node came from the free list or a fresh page: it is ours alone.
     unsafe { node.write(Node { map, next: AtomicPtr::new(first) }) };
     head.store(node, Ordering::Release);
+    // SAFETY: as above; complete by now.
+    if let Ok(place) = Place::of(unsafe { (*node).map.place.load(Ordering::Relaxed) }) {
+        let _ = place.refer().keep();
+    }
     MAPPED.fetch_add(1, Ordering::Relaxed);
     // SAFETY: complete, and in a list.
     Ok(Pinned::new(unsafe { &*node }))
@@ -229,6 +233,9 @@ pub fn tidy(tls: &Tls, pinned: Pinned) {
     }
     MAPPED.fetch_sub(1, Ordering::Relaxed);
     core::mem::forget(pinned);
+    if let Ok(place) = Place::of(map.place.load(Ordering::Relaxed)) {
+        place.release();
+    }
     map.unmap();
     push_free(node);
     drop(held);

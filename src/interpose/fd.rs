@@ -6,9 +6,10 @@
 
 use core::ffi::{c_int, c_uint, c_void};
 
-use super::{BYPASS, jump, next, raw_result, ret, sysctl};
+use super::{BYPASS, jump, next, nsfile, raw_result, ret, sysctl};
 use crate::abi::{self, Errno, FILENT_SIZE, Result};
 use crate::desc::{self, Descriptor};
+use crate::ns::member;
 use crate::queue::notify::{self, LOCK_BASE};
 use crate::sys::fault;
 use crate::sys::tls;
@@ -24,7 +25,7 @@ jump! {
 /// close(2).
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C-unwind" fn close(fd: c_int) -> c_int {
-    if !desc::is_known(fd) {
+    if !desc::is_known(fd) && !nsfile::is_known(fd) {
         sysctl::forget(fd);
         return next!(c"close": extern "C-unwind" fn(c_int) -> c_int)(fd);
     }
@@ -37,6 +38,9 @@ pub extern "C" fn mqns_close(fd: c_int) -> isize {
     let closed = desc::forget(fd);
     // SAFETY: no pointers; what the caller closes is the caller's.
     let result = unsafe { syscall!(SYS_close, fd) };
+    if nsfile::is_known(fd) {
+        nsfile::closed(fd);
+    }
     if let (Some(closed), Ok(tls)) = (closed, tls::ready()) {
         closed.finish(tls);
     }
@@ -99,6 +103,7 @@ pub extern "C" fn mqns_dup(fd: c_int) -> isize {
     if let Ok(new) = result {
         desc::duplicated(fd, new as i32);
         sysctl::duplicated(fd, new as i32);
+        nsfile::duplicated(fd, new as i32);
     }
     raw_result(result)
 }
@@ -116,6 +121,7 @@ pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: 
         let replaced = desc::forget(to);
         desc::duplicated(from, to);
         sysctl::duplicated(from, to);
+        nsfile::duplicated(from, to);
         if let (Some(closed), Ok(tls)) = (replaced, tls::ready()) {
             closed.finish(tls);
         }
@@ -556,13 +562,22 @@ pub unsafe extern "C-unwind" fn recvmmsg(
 /// that has inherited none.
 #[cfg_attr(test, allow(dead_code))]
 extern "C" fn look_at_inherited() {
+    const TELLING: i32 = libc::O_ACCMODE | libc::O_DSYNC | libc::O_NOFOLLOW | libc::O_DIRECT | libc::O_PATH;
+    let (mut bridges, mut count) = ([0; 64], 0);
     for fd in 0..64 {
         // SAFETY: no pointers.
         let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }.unwrap_or(0) as i32;
+        if flags & TELLING == member::BRIDGE_FLAGS {
+            bridges[count] = fd;
+            count += 1;
+        }
         let ours = flags & (libc::O_ACCMODE | libc::O_DIRECT) == libc::O_RDWR | libc::O_DIRECT;
         if ours || flags & libc::O_PATH != 0 {
             arrived(fd);
         }
+    }
+    if count != 0 {
+        member::adopt(&bridges[..count]);
     }
 }
 

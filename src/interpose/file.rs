@@ -10,7 +10,7 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
-use super::{BYPASS, find_next, jump, next, raw_result, ret, sysctl};
+use super::{BYPASS, find_next, jump, next, nsfile, raw_result, ret, sysctl};
 use crate::abi::{Errno, Result};
 use crate::desc;
 use crate::face::{self, From};
@@ -76,10 +76,104 @@ macro_rules! hooks {
                 at = find_next(NAME);
                 NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
             }
-            // SAFETY: the symbol's prototype is this function's; the caller's contract is its.
-            unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> $ret>(at)($($arg),*) }
+            // SAFETY: the symbol's prototype is this function's.
+            let next = unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> $ret>(at) };
+            // SAFETY: the caller's contract is its.
+            let result = unsafe { next($($arg),*) };
+            hooks!(@after $name result $($arg)*);
+            result
         }
     )*};
+    // What the kernel has said of namespaces is put right.
+    (@after fstat $result:ident $fd:ident $to:ident) => { hooks!(@descriptor $result $fd $to) };
+    (@after fstat64 $result:ident $fd:ident $to:ident) => { hooks!(@descriptor $result $fd $to) };
+    (@after __fxstat $result:ident $version:ident $fd:ident $to:ident) => { hooks!(@descriptor $result $fd $to) };
+    (@after __fxstat64 $result:ident $version:ident $fd:ident $to:ident) => { hooks!(@descriptor $result $fd $to) };
+    (@after stat $result:ident $path:ident $to:ident) => { hooks!(@status $result libc::AT_FDCWD, $path, 0, $to) };
+    (@after stat64 $result:ident $path:ident $to:ident) => { hooks!(@status $result libc::AT_FDCWD, $path, 0, $to) };
+    (@after __xstat $result:ident $version:ident $path:ident $to:ident) => {
+        hooks!(@status $result libc::AT_FDCWD, $path, 0, $to)
+    };
+    (@after __xstat64 $result:ident $version:ident $path:ident $to:ident) => {
+        hooks!(@status $result libc::AT_FDCWD, $path, 0, $to)
+    };
+    (@after fstatat $result:ident $dir:ident $path:ident $to:ident $flags:ident) => {
+        hooks!(@status $result $dir, $path, $flags, $to)
+    };
+    (@after fstatat64 $result:ident $dir:ident $path:ident $to:ident $flags:ident) => {
+        hooks!(@status $result $dir, $path, $flags, $to)
+    };
+    (@after __fxstatat $result:ident $version:ident $dir:ident $path:ident $to:ident $flags:ident) => {
+        hooks!(@status $result $dir, $path, $flags, $to)
+    };
+    (@after __fxstatat64 $result:ident $version:ident $dir:ident $path:ident $to:ident $flags:ident) => {
+        hooks!(@status $result $dir, $path, $flags, $to)
+    };
+    (@after statx $result:ident $dir:ident $path:ident $flags:ident $mask:ident $to:ident) => {
+        if $result == 0 && $flags & NO_FOLLOW == 0 {
+            // SAFETY: the kernel has accepted the pointers.
+            if let Err(errno) = unsafe { nsfile::extended_status($dir, $path, $to) } {
+                return ret(Err(errno)) as c_int;
+            }
+        }
+    };
+    (@after fstatfs $result:ident $fd:ident $to:ident) => { hooks!(@file_system $result $fd $to) };
+    (@after fstatfs64 $result:ident $fd:ident $to:ident) => { hooks!(@file_system $result $fd $to) };
+    (@after readlink $result:ident $path:ident $to:ident $len:ident) => {
+        hooks!(@link $result libc::AT_FDCWD, $path, $to, $len)
+    };
+    (@after __readlink_chk $result:ident $path:ident $to:ident $len:ident $size:ident) => {
+        hooks!(@link $result libc::AT_FDCWD, $path, $to, $len)
+    };
+    (@after readlinkat $result:ident $dir:ident $path:ident $to:ident $len:ident) => {
+        hooks!(@link $result $dir, $path, $to, $len)
+    };
+    (@after __readlinkat_chk $result:ident $dir:ident $path:ident $to:ident $len:ident $size:ident) => {
+        hooks!(@link $result $dir, $path, $to, $len)
+    };
+    (@after __open_2 $result:ident $path:ident $flags:ident) => { hooks!(@opened $result libc::AT_FDCWD, $path, $flags) };
+    (@after __open64_2 $result:ident $path:ident $flags:ident) => { hooks!(@opened $result libc::AT_FDCWD, $path, $flags) };
+    (@after __openat_2 $result:ident $dir:ident $path:ident $flags:ident) => { hooks!(@opened $result $dir, $path, $flags) };
+    (@after __openat64_2 $result:ident $dir:ident $path:ident $flags:ident) => { hooks!(@opened $result $dir, $path, $flags) };
+    (@after $($other:ident)*) => {};
+    (@descriptor $result:ident $fd:ident $to:ident) => {
+        if $result == 0 {
+            // SAFETY: the kernel has filled it in.
+            unsafe { nsfile::status_of_descriptor($fd, $to) };
+        }
+    };
+    (@status $result:ident $dir:expr, $path:ident, $flags:expr, $to:ident) => {
+        if $result == 0 && $flags & NO_FOLLOW == 0 {
+            let path = if $path.is_null() { c"".as_ptr() } else { $path };
+            // SAFETY: the kernel has accepted the pointers.
+            if let Err(errno) = unsafe { nsfile::status($dir, path, $to) } {
+                return ret(Err(errno)) as c_int;
+            }
+        }
+    };
+    (@file_system $result:ident $fd:ident $to:ident) => {
+        if $result == 0 && let Some(kind) = nsfile::kind_of_file_system($fd) {
+            // SAFETY: the kernel has filled it in.
+            unsafe { (*$to).f_type = kind };
+        }
+    };
+    (@link $result:ident $dir:expr, $path:ident, $to:ident, $len:ident) => {
+        // SAFETY: the kernel has accepted the pointers.
+        let linked = unsafe { nsfile::linked($dir, $path, $to, $len, kernel_result($result)) };
+        if linked != $result {
+            return ret(crate::sys::check(linked));
+        }
+    };
+    (@opened $result:ident $dir:expr, $path:ident, $flags:ident) => {
+        let kernel = kernel_result($result as isize) as c_int;
+        if kernel >= 0 || kernel == -libc::ENOENT {
+            // SAFETY: the kernel has accepted the path.
+            let opened = unsafe { nsfile::mqns_ns_opened($dir, $path, $flags, kernel) };
+            if opened != BYPASS {
+                return ret(crate::sys::check(opened)) as c_int;
+            }
+        }
+    };
     // The two calls that matter to `/proc/sys/fs/mqueue`.
     (@sysctl read $fd:ident $to:ident $len:ident) => {
         if sysctl::is_known($fd) {
@@ -144,6 +238,15 @@ macro_rules! hooks {
         }
     };
     (@point) => { cancellation_point() };
+}
+
+/// What a libc function has returned, as the kernel said it: -1 is the negated errno.
+fn kernel_result(result: isize) -> isize {
+    unsafe extern "C" {
+        fn cshim_errno() -> *mut i32;
+    }
+    // SAFETY: the address of the calling thread's errno.
+    if result == -1 { -(unsafe { *cshim_errno() } as isize) } else { result }
 }
 
 const FOLLOW: c_int = 0;

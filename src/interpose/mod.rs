@@ -7,10 +7,12 @@
 pub mod fd;
 pub mod file;
 pub mod mq;
+pub mod nsfile;
 pub mod process;
 pub mod signal;
 pub mod symbols;
 pub mod sysctl;
+pub mod task;
 
 use crate::abi::{Errno, Result};
 
@@ -72,7 +74,8 @@ macro_rules! jump {
 pub(crate) use jump;
 
 /// syscall(2). Numbers in `cshim_intercepted` go to `cshim_syscall`; for all others this is what libc
-/// does, to the instruction: such a call may return twice, or on another stack.
+/// does, to the instruction: such a call may return twice, or on another stack. So may clone(2) and
+/// clone3(2), which go to `cshim_syscall` only without CLONE_VM.
 ///
 /// # Safety
 ///
@@ -91,7 +94,23 @@ pub unsafe extern "C" fn syscall() {
         "jae 2f",
         "lea rax, [rip + {intercepted}]",
         "cmp byte ptr [rax + rdi], 0",
+        "je 2f",
+        // clone: flags are the first argument.
+        "cmp edi, 56",
+        "jne 4f",
+        "test esi, 0x100",
+        "jne 2f",
+        "jmp {ours}",
+        // clone3: the first word behind the first argument, if there is a structure.
+        "4:",
+        "cmp edi, 435",
         "jne {ours}",
+        "test rsi, rsi",
+        "je 2f",
+        "cmp rdx, 64",
+        "jb 2f",
+        "test dword ptr [rsi], 0x100",
+        "je {ours}",
         "2:",
         "mov rax, rdi",
         "mov rdi, rsi",
@@ -134,7 +153,20 @@ pub unsafe extern "C" fn syscall() {
         "add x9, x9, :lo12:{intercepted}",
         "ldrb w9, [x9, x0]",
         "cbz w9, 2f",
+        // clone: flags are the first argument.
+        "cmp w0, #220",
+        "b.ne 4f",
+        "tbnz w1, #8, 2f",
         "b {ours}",
+        // clone3: the first word behind the first argument, if there is a structure.
+        "4:",
+        "cmp w0, #435",
+        "b.ne {ours}",
+        "cbz x1, 2f",
+        "cmp x2, #64",
+        "b.lo 2f",
+        "ldr w9, [x1]",
+        "tbz w9, #8, {ours}",
         "2:",
         "mov x8, x0",
         "mov x0, x1",

@@ -49,10 +49,16 @@ pub fn ready() -> Result<&'static Tls> {
 /// Tells the layers below whom to call back.
 #[cold]
 fn first_use() {
-    tls::AFTER_FORK.store(crate::maps::reset_after_fork as fn() as *mut (), Release);
+    tls::AFTER_FORK.store(after_fork as fn(u32) as *mut (), Release);
     super::signal::ON_HANDLER.store(handler_begins as extern "C" fn(c_int) as usize, Release);
     super::signal::ON_READY.store(on_ready as super::signal::ReadyHook as usize, Release);
     tls::ON_DEFERRED.store(super::signal::deliver_deferred as fn(&Tls) as *mut (), Release);
+}
+
+fn after_fork(parent: u32) {
+    crate::maps::reset_after_fork();
+    ns::reset_after_fork();
+    ns::member::after_fork(parent);
 }
 
 extern "C" fn handler_begins(sa_flags: c_int) {

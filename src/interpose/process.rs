@@ -8,7 +8,9 @@ use core::ffi::{c_char, c_int, c_void};
 
 use super::{jump, next};
 use crate::desc;
+use crate::ns::member::{self, Across};
 use crate::queue::notify;
+use crate::sys::path::Fd;
 
 jump! {
     /// execl(3).
@@ -23,10 +25,30 @@ jump! {
 fn replacing_image(exec: impl FnOnce() -> c_int) -> c_int {
     super::signal::exec_begin();
     notify::exec_begins();
+    let bridge = take_namespace_along();
     let result = exec();
+    if let Some((bridge, left)) = bridge {
+        drop(bridge);
+        if let Some(left) = left {
+            member::guest_stays(member::tls(), left);
+        }
+    }
     notify::exec_failed();
     super::signal::exec_end();
     result
+}
+
+/// What is to be given up again if exec fails.
+type Taken = (Option<Fd>, Option<(usize, usize)>);
+
+fn take_namespace_along() -> Option<Taken> {
+    if member::nobody_has_moved() {
+        return None;
+    }
+    let tls = member::tls();
+    // The bridge first: one of the two holds the namespace all the time.
+    let bridge = member::bridge(tls, Across::Exec);
+    Some((bridge, member::guest_execs(tls)))
 }
 
 type Strings = *const *const c_char;
@@ -127,7 +149,8 @@ pub unsafe extern "C" fn posix_spawn(
 ) -> c_int {
     super::signal::exec_begin();
     // SAFETY: the caller's contract.
-    let result = unsafe { next!(c"posix_spawn": Spawn)(pid, path, actions, attributes, argv, envp) };
+    let spawn = || unsafe { next!(c"posix_spawn": Spawn)(pid, path, actions, attributes, argv, envp) };
+    let result = super::task::spawning(spawn);
     super::signal::exec_end();
     result
 }
@@ -148,27 +171,37 @@ pub unsafe extern "C" fn posix_spawnp(
 ) -> c_int {
     super::signal::exec_begin();
     // SAFETY: the caller's contract.
-    let result = unsafe { next!(c"posix_spawnp": Spawn)(pid, file, actions, attributes, argv, envp) };
+    let spawn = || unsafe { next!(c"posix_spawnp": Spawn)(pid, file, actions, attributes, argv, envp) };
+    let result = super::task::spawning(spawn);
     super::signal::exec_end();
     result
 }
 
 /// Closes what would be lost with this process: descriptors of queues whose name is gone.
-extern "C" fn close_nameless() {
+pub fn close_nameless() {
     if desc::any() {
         desc::close_nameless();
+    }
+}
+
+/// The process ends: it takes with it what only it has.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_process_ends() {
+    close_nameless();
+    if !member::nobody_has_moved() {
+        member::process_ends(member::tls());
     }
 }
 
 #[cfg(not(test))]
 #[used]
 #[unsafe(link_section = ".fini_array")]
-static AT_EXIT: extern "C" fn() = close_nameless;
+static AT_EXIT: extern "C" fn() = mqns_process_ends;
 
 /// _exit(2).
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn _exit(status: c_int) -> ! {
-    close_nameless();
+    mqns_process_ends();
     next!(c"_exit": extern "C" fn(c_int) -> !)(status)
 }
 
@@ -176,7 +209,7 @@ pub extern "C" fn _exit(status: c_int) -> ! {
 #[allow(non_snake_case)]
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn _Exit(status: c_int) -> ! {
-    close_nameless();
+    mqns_process_ends();
     next!(c"_Exit": extern "C" fn(c_int) -> !)(status)
 }
 

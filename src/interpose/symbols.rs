@@ -5,7 +5,7 @@
 //!
 //! * malloc and its kin: not needed, and a dlsym inside them can deadlock.
 //! * `vfork`: cannot be wrapped (the wrapper's frame would be returned from twice).
-//! * `fork`, `clone`, `pthread_create`: a child is found out by itself (`sys::tls`).
+//! * `fork`: a child is found out by itself (`sys::tls`), and inherits its namespace with the memory.
 //! * stdio on descriptors (`fdopen`): libc calls the kernel behind every hook.
 //! * `sendfile`, `splice`, `io_uring`: no program uses a queue descriptor with them.
 //! * `signalfd`: what it delivers is the kernel's own.
@@ -190,6 +190,12 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "posix_spawn",
             "posix_spawnp",
         ],
+    ),
+    ("nsfile", "bind mounts of namespaces; the rest of /proc/PID/ns/ipc is in file", &["mount"]),
+    (
+        "task",
+        "namespaces of tasks: unshare, setns, and all that makes a task but fork",
+        &["__clone", "clone", "popen", "pthread_create", "setns", "system", "thrd_create", "unshare"],
     ),
     ("mod", "syscall(2) with the numbers of the above", &["syscall"]),
 ];

@@ -66,6 +66,7 @@ pub fn forget(fd: i32) {
             // SAFETY: no pointers. Another descriptor of it has nothing to add.
             let _ = unsafe { syscall!(SYS_ftruncate, fd, 0) };
         }
+        place.release();
     }
 }
 
@@ -82,6 +83,9 @@ fn remember(packed: u64) {
     for slot in &OPEN {
         if slot.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             COUNT.fetch_add(1, Ordering::Relaxed);
+            if let Ok(place) = Place::of((packed & !WRITE_ONLY) as usize >> 40) {
+                let _ = place.refer().keep();
+            }
             return;
         }
     }
@@ -122,9 +126,7 @@ pub unsafe extern "C" fn mqns_sysctl_open(path: *const c_char, flags: c_int) -> 
 }
 
 fn open_limit(place: &'static Place, limit: Limit, flags: i32) -> Result<i32> {
-    // "writable by (namespace) root": 0644, by the effective uid.
-    // SAFETY: no pointers.
-    if flags & libc::O_ACCMODE != libc::O_RDONLY && unsafe { syscall!(SYS_geteuid)? } != 0 {
+    if flags & libc::O_ACCMODE != libc::O_RDONLY && !ns::is_root_of(place) {
         return Err(Errno::EACCES);
     }
     const MFD_CLOEXEC: u32 = 1;

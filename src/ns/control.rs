@@ -4,16 +4,23 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use crate::abi::{DFLT_MSG, DFLT_MSGSIZE, DFLT_QUEUESMAX, Errno, Result};
-use crate::sys::path::Path;
+use crate::sys::path::{Fd, Path};
 use crate::syscall;
 
-const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsctl\x01");
-const ACCOUNTS_MAGIC: u64 = u64::from_ne_bytes(*b"mqnsacc\x01");
+const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsctl\x02");
+const ACCOUNTS_MAGIC: u64 = u64::from_ne_bytes(*b"mqnsacc\x02");
+
+/// Size of the file `control`, bytes. No other file is likely to have it, so that a look at the size
+/// tells most files that are no namespace descriptors.
+pub const CONTROL_SIZE: u64 = 28017;
 
 /// The file `control` of a namespace.
+///
+/// Its shared flock is what membership is: see [`super::member`].
 #[repr(C)]
 pub struct Control {
-    /// Shows the kind and version. SYNC: publish_control (the file is renamed into place complete).
+    /// Shows the kind and version. SYNC: publish_control (the file is renamed into place complete, or
+    /// lies where nobody can find it yet).
     magic: AtomicU64,
     /// `/proc/sys/fs/mqueue/queues_max`.
     pub queues_max: AtomicI32,
@@ -29,10 +36,30 @@ pub struct Control {
     pub queues_count: AtomicU32,
     /// Queues without a name that were open when somebody last looked: worth another look.
     pub nameless: AtomicU32,
-    /// Zero.
-    pub pad: AtomicU32,
+    /// [`DEAD`], [`BOUND`].
+    pub state: AtomicU32,
+    /// The number by which the namespace is known: `ipc:[ID]`.
+    pub id: AtomicU64,
+    /// The name of its directory below `n<ID>`, which nobody can guess; 0 for an initial namespace.
+    pub secret: [AtomicU64; 2],
+    /// Inode of the user namespace that owns it; 0: not known.
+    pub user_ns: AtomicU64,
+    /// Inode of the kernel's ipc namespace that was made with it, 0 if none was.
+    pub real: AtomicU64,
 }
-const _: () = assert!(size_of::<Control>() == 40);
+const _: () = assert!(size_of::<Control>() == 80);
+
+/// In [`Control::state`]: the last task has left. Set while nobody can be a member, and for good.
+pub const DEAD: u32 = 1;
+/// In [`Control::state`]: the file has been bind mounted somewhere, which keeps the namespace alive.
+pub const BOUND: u32 = 2;
+
+/// The first bytes of a fresh file `control`, with the limits at their defaults.
+fn head(id: u64, secret: [u64; 2], user_ns: u64) -> [u64; 10] {
+    let pair = |low: u32, high: u32| low as u64 | (high as u64) << 32;
+    let limits = [pair(DFLT_QUEUESMAX as u32, DFLT_MSG), pair(DFLT_MSGSIZE, DFLT_MSG), pair(DFLT_MSGSIZE, 0)];
+    [MAGIC, limits[0], limits[1], limits[2], 0, id, secret[0], secret[1], user_ns, 0]
+}
 
 /// One uid's account.
 #[repr(C)]
@@ -43,12 +70,16 @@ struct Account {
     bytes: AtomicU64,
 }
 
-const ACCOUNTS: usize = 1023;
+const ACCOUNTS: usize = 1022;
 
 /// The file `accounts` of a root directory: an open hash table.
 #[repr(C)]
 pub struct Accounts {
     magic: AtomicU64,
+    /// Directories of virtual namespaces under this root: whether it is worth looking for dead ones.
+    pub namespaces: AtomicU64,
+    /// How far the last look at them has come, a position of lseek(2) in the root directory.
+    pub looked: AtomicU64,
     pad: AtomicU64,
     table: [Account; ACCOUNTS],
 }
@@ -97,6 +128,7 @@ pub fn random() -> u64 {
 
 /// Maps a small file for good.
 fn map(path: &Path, len: usize, magic: u64) -> Result<*const AtomicU64> {
+    // Without its flock, which would be a membership.
     let file = path.open_own(libc::O_RDWR | libc::O_NOFOLLOW)?;
     if (file.stat()?.st_size as u64) < len as u64 {
         return Err(Errno::EIO);
@@ -119,23 +151,44 @@ impl Control {
     /// # Errors
     ///
     /// Those of making a file.
-    pub fn make(path: &Path, mode: u32) -> Result<()> {
-        let pair = |low: u32, high: u32| low as u64 | (high as u64) << 32;
-        make(
-            path,
-            mode,
-            4096,
-            &[MAGIC, pair(DFLT_QUEUESMAX as u32, DFLT_MSG), pair(DFLT_MSGSIZE, DFLT_MSG), pair(DFLT_MSGSIZE, 0)],
-        )
+    pub fn make(path: &Path, mode: u32, id: u64) -> Result<()> {
+        make(path, mode, CONTROL_SIZE, &head(id, [0; 2], 0))
     }
 
-    /// Maps the file, for the life of the process.
+    /// Fills a file that nobody can find yet.
+    ///
+    /// # Errors
+    ///
+    /// ENOSPC.
+    pub fn fill(file: &Fd, id: u64, secret: [u64; 2], user_ns: u64) -> Result<()> {
+        file.truncate(CONTROL_SIZE)?;
+        let head = head(id, secret, user_ns);
+        // SAFETY: `head` is as long as said.
+        unsafe { syscall!(SYS_pwrite64, file.0, head.as_ptr(), size_of_val(&head), 0) }.map(|_| ())
+    }
+
+    /// Id and secret of the namespace whose file `control` a descriptor refers to, if it does: its own
+    /// word, to be checked.
+    pub fn peek(fd: i32) -> Option<(u64, [u64; 2])> {
+        let mut head = [0u64; 10];
+        // SAFETY: the buffer is as long as said.
+        let got = unsafe { syscall!(SYS_pread64, fd, head.as_mut_ptr(), size_of_val(&head), 0).ok()? };
+        (got == size_of_val(&head) && head[0] == MAGIC).then_some((head[5], [head[6], head[7]]))
+    }
+
+    /// Maps the file.
     ///
     /// # Errors
     ///
     /// Those of open(2) and mmap(2); EIO: not such a file.
     pub fn map(path: &Path) -> Result<*const Control> {
         map(path, size_of::<Control>(), MAGIC).map(|at| at.cast())
+    }
+
+    /// Undoes [`Control::map`]: nobody may use it any more.
+    pub fn unmap(at: *const Control) {
+        // SAFETY: a mapping that `map` has made, by the caller's word unused.
+        let _ = unsafe { syscall!(SYS_munmap, at, size_of::<Control>()) };
     }
 }
 
@@ -154,8 +207,9 @@ impl Accounts {
     /// # Errors
     ///
     /// Those of open(2) and mmap(2); EIO: not such a file.
-    pub fn map(path: &Path) -> Result<*const Accounts> {
-        map(path, size_of::<Accounts>(), ACCOUNTS_MAGIC).map(|at| at.cast())
+    pub fn map(path: &Path) -> Result<&'static Accounts> {
+        // SAFETY: a mapping of that size, never taken away.
+        map(path, size_of::<Accounts>(), ACCOUNTS_MAGIC).map(|at| unsafe { &*at.cast() })
     }
 
     fn account(&self, uid: u32, make: bool) -> Option<&Account> {

@@ -4,7 +4,8 @@
 //! ROOT/                         $MQNS_DIR, /dev/shm/mqns or /dev/shm/mqns-UID
 //!   accounts                    RLIMIT_MSGQUEUE: bytes charged to each real uid
 //!   i4026531839/                the initial namespace (of that ipc namespace of the kernel)
-//!     control                   limits, number of queues ([`control::Control`])
+//!   n1234567890/SECRET/         a virtual one, ipc:[1234567890]; only members and root know where
+//!     control                   limits, number of queues ([`control::Control`]); membership ([`member`])
 //!     sb/                       the superblock directory: a file per name
 //!     q/                        hidden: per queue, by the inode of its file
 //!       1f.k                    its key
@@ -14,63 +15,90 @@
 //! ```
 
 pub mod control;
+pub mod enter;
+pub mod member;
+pub mod of_task;
 pub mod queues;
 pub mod sysctl;
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::abi::{Errno, Result};
+use crate::sys::local::LocalLock;
 use crate::sys::path::Path;
 use crate::sys::tls::Tls;
-use control::{Accounts, Control};
+use crate::syscall;
+use control::{Accounts, Control, DEAD};
 
-/// A namespace directory as this process knows it. Never freed: a task may change namespaces at any
-/// time, and queues stay where they are.
+/// A namespace directory as this process knows it. The table entry is used again for another
+/// namespace only when this one is dead and nobody in the process refers to it.
 pub struct Place {
     /// 1: complete.
     ready: AtomicU32,
+    /// Who refers to it: mappings of its queues, memberships, open limits files, lookups under way.
+    users: AtomicU32,
     path: core::cell::UnsafeCell<[u8; PATH]>,
     len: AtomicUsize,
     control: AtomicUsize,
     accounts: AtomicUsize,
 }
 
-const PATH: usize = 248;
+const PATH: usize = 240;
 const PLACES: usize = 4096;
 
-// SAFETY: `path` is written once, before `ready` is stored with Release.
+// SAFETY: `path` is written under `LOCK` while `ready` is 0 and nobody refers to the entry.
 unsafe impl Sync for Place {}
 
 static TABLE: [Place; PLACES] = [const {
     Place {
         ready: AtomicU32::new(0),
+        users: AtomicU32::new(0),
         path: core::cell::UnsafeCell::new([0; PATH]),
         len: AtomicUsize::new(0),
         control: AtomicUsize::new(0),
         accounts: AtomicUsize::new(0),
     }
 }; PLACES];
-/// Entries of the table taken; entry 0 is the process's initial namespace.
+/// Entries of the table ever taken. [`LOCK`].
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
+/// Protects the table.
+static LOCK: LocalLock = LocalLock::new();
 
 impl Place {
     /// The directory, without a NUL.
     pub fn dir(&self) -> &[u8] {
         let len = self.len.load(Ordering::Acquire).min(PATH);
-        // SAFETY: written before `len` was stored with Release, and never again.
+        // SAFETY: written before `len` was stored with Release, and not while anybody refers to it.
         unsafe { &(&*self.path.get())[..len] }
     }
 
     /// The namespace's own state.
     pub fn control(&self) -> &Control {
-        // SAFETY: `add` has stored the address of a mapping that stays, of at least that size.
+        // SAFETY: `add` has stored the address of a mapping of at least that size, which stays while
+        // anybody refers to the entry.
         unsafe { &*(self.control.load(Ordering::Acquire) as *const Control) }
     }
 
     /// What is charged to whom, under this root.
     pub fn accounts(&self) -> &Accounts {
-        // SAFETY: as in `control`.
+        // SAFETY: as in `control`; this mapping stays for good.
         unsafe { &*(self.accounts.load(Ordering::Acquire) as *const Accounts) }
+    }
+
+    /// The root directory that it lies in.
+    pub fn root(&self) -> &[u8] {
+        root_of(self.dir())
+    }
+
+    /// Whether it is one of those that `member` makes, and that end with their last task.
+    pub fn is_virtual(&self) -> bool {
+        self.control().secret[0].load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether its last task has left.
+    pub fn is_dead(&self) -> bool {
+        self.control().state.load(Ordering::Acquire) & DEAD != 0
     }
 
     /// Its number in this process.
@@ -78,56 +106,131 @@ impl Place {
         (self as *const Place as usize - TABLE.as_ptr() as usize) / size_of::<Place>()
     }
 
-    /// The place of that number.
+    /// The place of that number, which the caller knows to be referred to.
     pub fn of(index: usize) -> Result<&'static Place> {
         TABLE.get(index).filter(|p| p.ready.load(Ordering::Acquire) == 1).ok_or(Errno::EIO)
     }
+
+    /// One more refers to it, who must have found it by somebody who does.
+    pub fn refer(&'static self) -> Referred {
+        self.users.fetch_add(1, Ordering::AcqRel);
+        Referred(self)
+    }
+
+    /// One less, whose [`Referred`] was forgotten.
+    pub fn release(&self) {
+        self.users.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A place that stays one while this exists.
+pub struct Referred(&'static Place);
+
+impl Deref for Referred {
+    type Target = Place;
+    fn deref(&self) -> &Place {
+        self.0
+    }
+}
+
+impl Drop for Referred {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl Referred {
+    /// The place, for as long as something else refers to it.
+    pub fn place(&self) -> &'static Place {
+        self.0
+    }
+
+    /// The reference goes to the caller, who gives it back by [`Place::release`].
+    pub fn keep(self) -> &'static Place {
+        let place = self.0;
+        core::mem::forget(self);
+        place
+    }
+}
+
+/// The root directory of a namespace directory: `ROOT/iN` or `ROOT/nN/SECRET`.
+fn root_of(dir: &[u8]) -> &[u8] {
+    let parent = |path: &[u8]| path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+    let above = &dir[..parent(dir)];
+    if dir.len() - above.len() == 1 + member::SECRET { &above[..parent(above)] } else { above }
 }
 
 /// The place of a directory that exists, known before or not.
 ///
 /// # Errors
 ///
-/// Those of opening its files; ENFILE: this process has met too many namespaces.
-pub fn place(tls: &Tls, dir: &[u8]) -> Result<&'static Place> {
-    for place in &TABLE[..TAKEN.load(Ordering::Acquire).min(PLACES)] {
-        if place.ready.load(Ordering::Acquire) == 1 && place.dir() == dir {
-            return Ok(place);
-        }
-    }
-    add(tls, dir)
+/// Those of opening its files; ENFILE: this process knows too many namespaces.
+pub fn place(tls: &Tls, dir: &[u8]) -> Result<Referred> {
+    let held = LOCK.lock(tls);
+    let taken = &TABLE[..TAKEN.load(Ordering::Acquire)];
+    let known = taken.iter().find(|p| p.ready.load(Ordering::Acquire) == 1 && p.dir() == dir);
+    let found = match known {
+        Some(place) => Ok(place.refer()),
+        None => add(dir),
+    };
+    drop(held);
+    found
+}
+
+/// In a fork child: see [`LocalLock::reset`].
+pub fn reset_after_fork() {
+    LOCK.reset();
 }
 
 #[cold]
-fn add(_tls: &Tls, dir: &[u8]) -> Result<&'static Place> {
+fn add(dir: &[u8]) -> Result<Referred> {
     if dir.len() > PATH {
         return Err(Errno::ENAMETOOLONG);
     }
-    let root_len = dir.iter().rposition(|&b| b == b'/').ok_or(Errno::EINVAL)?;
-    let control = Control::map(&Path::new(&[dir, b"/control"])?)?;
-    let accounts = Accounts::map(&Path::new(&[&dir[..root_len], b"/accounts"])?)?;
-    let index = TAKEN.fetch_add(1, Ordering::AcqRel);
-    let Some(place) = TABLE.get(index) else {
-        TAKEN.fetch_sub(1, Ordering::AcqRel);
-        return Err(Errno::ENFILE);
+    let taken = TAKEN.load(Ordering::Acquire);
+    let root = root_of(dir);
+    let same_root = TABLE[..taken].iter().find(|p| p.ready.load(Ordering::Acquire) == 1 && p.root() == root);
+    let accounts = match same_root {
+        Some(place) => place.accounts(),
+        None => Accounts::map(&Path::new(&[root, b"/accounts"])?)?,
     };
-    // SAFETY: the entry is ours alone until `ready` is stored.
+    let control = Control::map(&Path::new(&[dir, b"/control"])?)?;
+    let unused = |p: &&Place| {
+        p.users.load(Ordering::Acquire) == 0 && (p.ready.load(Ordering::Acquire) == 0 || p.is_virtual() && p.is_dead())
+    };
+    let place = match TABLE[..taken].iter().find(unused) {
+        Some(place) => {
+            if place.ready.swap(0, Ordering::AcqRel) == 1 {
+                Control::unmap(place.control.load(Ordering::Acquire) as *const Control);
+            }
+            place
+        }
+        None if taken < PLACES => {
+            TAKEN.store(taken + 1, Ordering::Release);
+            &TABLE[taken]
+        }
+        None => {
+            Control::unmap(control);
+            return Err(Errno::ENFILE);
+        }
+    };
+    // SAFETY: nobody refers to the entry, and nobody finds it until `ready` is stored.
     unsafe { (&mut *place.path.get())[..dir.len()].copy_from_slice(dir) };
     place.control.store(control as usize, Ordering::Relaxed);
-    place.accounts.store(accounts as usize, Ordering::Relaxed);
+    place.accounts.store(accounts as *const Accounts as usize, Ordering::Relaxed);
     place.len.store(dir.len(), Ordering::Release);
     place.ready.store(1, Ordering::Release);
-    Ok(place)
+    Ok(place.refer())
 }
 
-/// The namespace of the calling thread.
+/// The namespace of the calling task.
 ///
 /// # Errors
 ///
 /// Those of making the directories at the first use.
 #[inline]
-pub fn current(tls: &'static Tls) -> Result<&'static Place> {
-    match tls.namespace.load(Ordering::Relaxed) {
+pub fn current(tls: &Tls) -> Result<&'static Place> {
+    match member::current() {
         0 => initial(tls),
         known => Place::of(known - 1),
     }
@@ -145,32 +248,76 @@ fn claim(dir: &Path) {
     }
 }
 
-/// 1 + number of the initial namespace, once known.
+/// 1 + number of the namespace in which this process began, once known.
 static INITIAL: AtomicUsize = AtomicUsize::new(0);
+/// 1 + inode of the kernel's ipc namespace in which this process began, once known.
+static REAL: AtomicU64 = AtomicU64::new(0);
+
+/// Inode of the kernel's ipc namespace in which this process began; 0: the kernel has none. To be
+/// called before a thread goes to another one.
+pub fn real_at_start() -> u64 {
+    match REAL.load(Ordering::Acquire) {
+        0 => {
+            let inode = crate::sys::namespace_inode(c"/proc/self/ns/ipc");
+            let _ = REAL.compare_exchange(0, inode + 1, Ordering::AcqRel, Ordering::Acquire);
+            REAL.load(Ordering::Acquire) - 1
+        }
+        known => known - 1,
+    }
+}
 
 #[cold]
-fn initial(tls: &'static Tls) -> Result<&'static Place> {
+fn initial(tls: &Tls) -> Result<&'static Place> {
     if let known @ 1.. = INITIAL.load(Ordering::Acquire) {
-        tls.namespace.store(known, Ordering::Relaxed);
         return Place::of(known - 1);
     }
+    let place = initial_of(tls, real_at_start())?.keep();
+    INITIAL.store(place.index() + 1, Ordering::Release);
+    Ok(place)
+}
+
+/// The initial namespace of an ipc namespace of the kernel's, by its inode.
+///
+/// # Errors
+///
+/// Those of making the directories.
+pub fn initial_of(tls: &Tls, inode: u64) -> Result<Referred> {
     let mut dir = root()?;
     dir.push(b"/i")?;
-    dir.push_decimal(crate::sys::namespace_inode(c"/proc/self/ns/ipc"))?;
-    make_namespace(&dir)?;
+    dir.push_decimal(inode)?;
+    make_initial(&dir, inode)?;
     if euid() == 0 {
         claim(&dir);
     }
-    let place = place(tls, dir.as_bytes())?;
-    INITIAL.store(place.index() + 1, Ordering::Release);
-    tls.namespace.store(place.index() + 1, Ordering::Relaxed);
-    Ok(place)
+    place(tls, dir.as_bytes())
 }
 
 /// The effective user id, as the kernel uses it.
 fn euid() -> u32 {
     // SAFETY: no pointers.
     unsafe { crate::syscall!(SYS_geteuid) }.unwrap_or(0) as u32
+}
+
+/// Whether the caller is root as seen from the user namespace that owns a namespace: its limits are
+/// "writable by (namespace) root", mode 0644 (`mq_sysctls` of the kernel). `MQNS_PRIVILEGES=generous`:
+/// everybody is.
+pub fn is_root_of(place: &Place) -> bool {
+    let owner = place.control().user_ns.load(Ordering::Relaxed);
+    let own = || crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
+    generous() || euid() == 0 && (queues::in_initial_user_namespace() || owner != 0 && owner == own())
+}
+
+/// Whether the caller has a capability (capabilities(7)) in its user namespace.
+pub fn has_capability(capability: u32) -> bool {
+    let header = [0x2008_0522u32, 0];
+    let mut data = [0u32; 6];
+    // SAFETY: both structures are as capget(2) wants them for version 3.
+    unsafe { syscall!(SYS_capget, header.as_ptr(), data.as_mut_ptr()) }.is_ok() && data[0] >> capability & 1 == 1
+}
+
+/// `MQNS_PRIVILEGES=generous`: what takes CAP_SYS_ADMIN or root of the namespace is allowed to all.
+pub fn generous() -> bool {
+    environment(c"MQNS_PRIVILEGES").is_some_and(|value| value == b"generous")
 }
 
 /// The value of an environment variable of the host program.
@@ -239,25 +386,39 @@ fn make_root(path: Path) -> Result<Path> {
     Ok(path)
 }
 
-/// Makes the directories and files of a namespace, as far as they do not exist. Each is complete
-/// when it appears under its name, so that two makers may meet.
-fn make_namespace(dir: &Path) -> Result<()> {
+/// Whether everybody may use a root directory.
+fn is_for_everybody(root: &Path) -> Result<bool> {
+    Ok(root.stat()?.st_mode & 0o002 != 0)
+}
+
+/// Makes the directories and files of an initial namespace, as far as they do not exist. Each is
+/// complete when it appears under its name, so that two makers may meet.
+fn make_initial(dir: &Path, id: u64) -> Result<()> {
     let bytes = dir.as_bytes();
-    let root_len = bytes.iter().rposition(|&b| b == b'/').unwrap_or(0);
     let control = Path::new(&[bytes, b"/control"])?;
     if control.stat().is_ok() {
         return Ok(());
     }
-    let everybody = Path::new(&[&bytes[..root_len]])?.stat()?.st_mode & 0o002 != 0;
-    let (dir_mode, open_mode) = if everybody { (0o755, 0o1777) } else { (0o700, 0o1700) };
-    dir.make_dir(dir_mode)?;
+    let root = Path::new(&[root_of(bytes)])?;
+    let everybody = is_for_everybody(&root)?;
+    dir.make_dir(if everybody { 0o755 } else { 0o700 })?;
+    make_directories(dir, everybody)?;
+    make_accounts(&root, everybody)?;
+    Control::make(&control, if everybody { 0o666 } else { 0o600 }, id)
+}
+
+/// The directories in which the queues of a namespace lie.
+fn make_directories(dir: &Path, everybody: bool) -> Result<()> {
+    let bytes = dir.as_bytes();
+    let open_mode = if everybody { 0o1777 } else { 0o1700 };
     Path::new(&[bytes, b"/sb"])?.make_dir(0o1777)?;
     Path::new(&[bytes, b"/q"])?.make_dir(open_mode)?;
     // What is charged for queues without a name: whoever finds one unused may take it off.
     Path::new(&[bytes, b"/q/f"])?.make_dir(open_mode & 0o777)?;
     // Nobody may list the keys.
-    Path::new(&[bytes, b"/q/x"])?.make_dir(open_mode & !0o044)?;
-    let file_mode = if everybody { 0o666 } else { 0o600 };
-    Accounts::make(&Path::new(&[&bytes[..root_len], b"/accounts"])?, file_mode)?;
-    Control::make(&control, file_mode)
+    Path::new(&[bytes, b"/q/x"])?.make_dir(open_mode & !0o044)
+}
+
+fn make_accounts(root: &Path, everybody: bool) -> Result<()> {
+    Accounts::make(&Path::new(&[root.as_bytes(), b"/accounts"])?, if everybody { 0o666 } else { 0o600 })
 }

@@ -290,9 +290,15 @@ fn create_queue(
     mode: u32,
     attr: Option<&MqAttr>,
 ) -> Result<i32> {
+    if place.is_dead() {
+        // "files in it keep working, creation fails with EACCES".
+        return Err(Errno::EACCES);
+    }
     if place.control().nameless.load(Relaxed) != 0 {
         collect(tls, place);
     }
+    super::member::glance(tls, place);
+    may_create(place)?;
     // SAFETY: no pointers.
     let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
     let (maxmsg, msgsize) = admit(tls, place, uid, attr)?;
@@ -381,6 +387,24 @@ fn create_queue(
     enter_table(map.map(), fd, oflag)
 }
 
+/// EOVERFLOW: the caller has no id in the user namespace that owns the namespace, because none has
+/// been mapped yet (user_namespaces(7)).
+fn may_create(place: &Place) -> Result<()> {
+    let owner = place.control().user_ns.load(Relaxed);
+    if owner == 0 || in_initial_user_namespace() {
+        return Ok(());
+    }
+    for map in [&b"/proc/self/uid_map"[..], b"/proc/self/gid_map"] {
+        let file = Path::new(&[map])?.open_own(libc::O_RDONLY)?;
+        let mut byte = 0u8;
+        // SAFETY: one byte to a local.
+        if unsafe { syscall!(SYS_read, file.0, &raw mut byte, 1)? } == 0 {
+            return Err(Errno::EOVERFLOW);
+        }
+    }
+    Ok(())
+}
+
 /// `MQNS_POLL=always`: for programs that poll by means that are not intercepted.
 fn always_polled() -> bool {
     super::environment(c"MQNS_POLL").is_some_and(|value| value == b"always")
@@ -395,19 +419,11 @@ pub fn generous() -> bool {
 /// namespace's limits (`mqueue_create_attr`, `mq_attr_ok`).
 fn may_exceed() -> bool {
     const CAP_SYS_RESOURCE: u32 = 24;
-    let header = [0x2008_0522u32, 0];
-    let mut data = [0u32; 6];
-    // SAFETY: both structures are as capget(2) wants them for version 3.
-    if unsafe { syscall!(SYS_capget, header.as_ptr(), data.as_mut_ptr()) }.is_err()
-        || data[0] >> CAP_SYS_RESOURCE & 1 == 0
-    {
-        return false;
-    }
-    in_initial_user_namespace()
+    super::has_capability(CAP_SYS_RESOURCE) && in_initial_user_namespace()
 }
 
 /// The initial user namespace maps every id to itself (user_namespaces(7)).
-fn in_initial_user_namespace() -> bool {
+pub fn in_initial_user_namespace() -> bool {
     let Ok(file) = Path::new(&[b"/proc/self/uid_map"]).and_then(|p| p.open(libc::O_RDONLY, 0)) else { return true };
     let mut text = [0u8; 64];
     // SAFETY: the buffer is as long as said.
@@ -605,6 +621,20 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     // page that says that the queue is dead.
     map.release_memory();
     remove_files(place, map.ino, Some(map.key));
+    if place.is_dead() {
+        super::member::bury(place);
+    }
+}
+
+/// The end of a namespace: its names go, and the queues that nobody has open. Nobody is a member.
+#[cold]
+pub fn end(place: &super::Referred) {
+    let Ok(tls) = crate::sys::tls::ready() else { return };
+    let place = place.place();
+    each(place, b"/sb", |name| {
+        let _ = unlink(tls, place, name);
+    });
+    collect(tls, place);
 }
 
 /// Takes away the queues of a namespace whose name is gone and that nobody has open: what processes

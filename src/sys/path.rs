@@ -82,6 +82,22 @@ impl Path {
         Ok(Fd(fd as i32))
     }
 
+    /// openat(2) of what exists, from a directory.
+    pub fn open_at(&self, dir: i32, flags: i32) -> Result<Fd> {
+        // SAFETY: the path is NUL-terminated.
+        let fd = unsafe { syscall!(SYS_openat, dir, self.as_ptr(), flags | libc::O_CLOEXEC, 0)? };
+        Ok(Fd(fd as i32))
+    }
+
+    /// readlinkat(2).
+    pub fn read_link_at(&self, dir: i32) -> Result<Path> {
+        let mut target = Path { bytes: [0; MAX], len: 0 };
+        // SAFETY: the buffer is as long as said, less one for the NUL, which is there already.
+        let got = unsafe { syscall!(SYS_readlinkat, dir, self.as_ptr(), target.bytes.as_mut_ptr(), MAX - 1)? };
+        target.len = got;
+        Ok(target)
+    }
+
     /// [`Path::open`] of a file of our own, which must succeed even if the program has used up its
     /// descriptors: the soft limit is raised for the moment, if the hard one allows.
     pub fn open_own(&self, flags: i32) -> Result<Fd> {
@@ -109,6 +125,19 @@ impl Path {
             Err(Errno::EEXIST) => Ok(()),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// mkdirat(2) of a directory that must not exist, then the mode exactly.
+    pub fn make_new_dir(&self, mode: u32) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { syscall!(SYS_mkdirat, libc::AT_FDCWD, self.as_ptr(), mode & 0o777) }?;
+        self.chmod(mode)
+    }
+
+    /// rmdir(2).
+    pub fn remove_dir(&self) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { syscall!(SYS_unlinkat, libc::AT_FDCWD, self.as_ptr(), libc::AT_REMOVEDIR) }.map(|_| ())
     }
 
     /// fchmodat(2).
@@ -159,11 +188,7 @@ impl Path {
     pub fn of_descriptor(fd: i32) -> Result<Path> {
         let mut link = Path::new(&[b"/proc/self/fd/"])?;
         link.push_decimal(fd as u64)?;
-        let mut path = Path { bytes: [0; MAX], len: 0 };
-        // SAFETY: the buffer is as long as said, less one for the NUL, which is there already.
-        let got = unsafe { syscall!(SYS_readlinkat, libc::AT_FDCWD, link.as_ptr(), path.bytes.as_mut_ptr(), MAX - 1)? };
-        path.len = got;
-        Ok(path)
+        link.read_link_at(libc::AT_FDCWD)
     }
 }
 
@@ -218,6 +243,15 @@ impl Drop for Fd {
 
 /// Calls `see` with each name in a directory but `.` and `..`.
 pub fn each_entry(dir: &Fd, mut see: impl FnMut(&[u8])) {
+    each_entry_until(dir, |name, _| {
+        see(name);
+        true
+    });
+}
+
+/// Calls `see` with each name and the position behind it, until it returns false; then returns that
+/// position.
+pub fn each_entry_until(dir: &Fd, mut see: impl FnMut(&[u8], u64) -> bool) -> Option<u64> {
     #[repr(align(8))]
     struct Buffer([u8; 4096]);
     let mut buffer = Buffer([0; 4096]);
@@ -225,16 +259,19 @@ pub fn each_entry(dir: &Fd, mut see: impl FnMut(&[u8])) {
         // SAFETY: the buffer is as long as said.
         let got = unsafe { syscall!(SYS_getdents64, dir.0, buffer.0.as_mut_ptr(), buffer.0.len()).unwrap_or(0) };
         if got == 0 {
-            return;
+            return None;
         }
         let mut at = 0;
         // struct linux_dirent64: inode and offset of 8 bytes each, length of 2, type of 1, name.
         while at + 19 <= got {
             let length = u16::from_ne_bytes([buffer.0[at + 16], buffer.0[at + 17]]) as usize;
+            let mut position = [0; 8];
+            position.copy_from_slice(&buffer.0[at + 8..at + 16]);
+            let position = u64::from_ne_bytes(position);
             let name = &buffer.0[at + 19..(at + length.max(20)).min(got)];
             let name = &name[..name.iter().position(|&b| b == 0).unwrap_or(name.len())];
-            if name != b"." && name != b".." {
-                see(name);
+            if name != b"." && name != b".." && !see(name, position) {
+                return Some(position);
             }
             at += length.max(24);
         }

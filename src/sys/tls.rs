@@ -39,8 +39,8 @@ pub struct Tls {
     pub spin_skip: AtomicU32,
     /// Address of the [`crate::queue::Wait`] of the blocked call this thread is in, 0 if none.
     pub waiter: AtomicUsize,
-    /// The thread's IPC namespace: an index of `ns`, 0 = not looked up yet.
-    pub namespace: AtomicUsize,
+    /// Thread id of a thread that is forking, for its child (`ns::member`).
+    pub forking: AtomicUsize,
     /// A `robust_list_head` for tasks that come without one (raw clone).
     pub own_robust: RobustHead,
     /// Used by `interpose::signal`.
@@ -105,6 +105,18 @@ pub fn generation() -> u64 {
     unsafe { (*page).load(Ordering::Relaxed) }
 }
 
+/// Whether the memory is the calling process's own for certain: it came by fork or a raw clone and has
+/// not been looked at yet, or the block has been set up by this very task.
+pub fn is_own_process() -> bool {
+    let page = WIPED.load(Ordering::Acquire);
+    if page.is_null() {
+        return false;
+    }
+    let (tls, generation) = (tls(), generation());
+    generation == 0
+        || tls.generation.load(Ordering::Relaxed) == generation && tls.tid.load(Ordering::Relaxed) == gettid()
+}
+
 /// The calling thread's block, set up for this task.
 ///
 /// # Errors
@@ -120,18 +132,18 @@ pub fn ready() -> Result<&'static Tls> {
     set_up(tls)
 }
 
-/// What the process's own records need when it turns out to be a new one. (Also called once in a
-/// process that was not forked, when there is nothing to do.)
-fn after_fork() {
+/// What the process's own records need when it turns out to be a new one, made by thread `parent`.
+/// (Also called once in a process that was not forked, when there is nothing to do.)
+fn after_fork(parent: u32) {
     super::local::forget_hazards();
     let hook = AFTER_FORK.load(Ordering::Acquire);
     if !hook.is_null() {
         // SAFETY: only functions of this type are stored there.
-        unsafe { core::mem::transmute::<*mut (), fn()>(hook)() };
+        unsafe { core::mem::transmute::<*mut (), fn(u32)>(hook)(parent) };
     }
 }
 
-/// A function without arguments that [`set_up`] calls in a fork child.
+/// A function that [`set_up`] calls in a fork child, with the thread id of its maker.
 pub static AFTER_FORK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 #[cold]
@@ -143,7 +155,7 @@ fn set_up(tls: &'static Tls) -> Result<&'static Tls> {
         let fresh = LAST_GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
         generation = match page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => {
-                after_fork();
+                after_fork(tls.tid.load(Ordering::Relaxed));
                 fresh
             }
             Err(other) => other,
@@ -213,6 +225,30 @@ fn robust_head(tls: &'static Tls) -> Result<*const RobustHead> {
 }
 
 impl Tls {
+    /// A block that belongs to no thread.
+    pub const fn blank() -> Tls {
+        Tls {
+            generation: AtomicU64::new(0),
+            robust: AtomicUsize::new(0),
+            hazard: AtomicUsize::new(0),
+            crit: AtomicU32::new(0),
+            deferred: AtomicU32::new(0),
+            saved_mask: AtomicU64::new(0),
+            tid: AtomicU32::new(0),
+            spin_skip: AtomicU32::new(0),
+            waiter: AtomicUsize::new(0),
+            forking: AtomicUsize::new(0),
+            own_robust: RobustHead {
+                next: AtomicUsize::new(0),
+                futex_offset: AtomicUsize::new(0),
+                list_op_pending: AtomicUsize::new(0),
+            },
+            reserved: [const { AtomicU64::new(0) }; 4],
+            outer_pending: AtomicUsize::new(0),
+            spare: [const { AtomicU64::new(0) }; 7],
+        }
+    }
+
     /// The robust list head in use. Only after [`ready`].
     #[inline(always)]
     pub fn robust(&self) -> &RobustHead {

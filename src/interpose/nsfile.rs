@@ -1,0 +1,355 @@
+//! `/proc/PID/ns/ipc` of tasks in virtual namespaces, and descriptors of it: open, readlink, stat,
+//! ioctl, mount --bind.
+//!
+//! The kernel is asked first: it checks the path and the right to see the task, and answers for tasks
+//! that have never left their first namespace. What it says is put right afterwards.
+//!
+//! The descriptor is one of the namespace's file `control`, with a shared flock, which keeps the
+//! namespace alive wherever the descriptor goes.
+
+use core::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::{BYPASS, next, raw_result, ret};
+use crate::abi::{Errno, Result};
+use crate::ns::control::{BOUND, CONTROL_SIZE};
+use crate::ns::of_task::{self, Task};
+use crate::ns::{self, Place, enter, member};
+use crate::sys::path::{Fd, Path, stat_fd};
+use crate::syscall;
+
+/// `NSFS_MAGIC` (linux/magic.h).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// Descriptors of namespaces that this process has opened: 1 + descriptor, number of the place. When
+/// the last is closed the namespace may end.
+static OPEN: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+fn remember(fd: i32, place: &'static Place) {
+    for slot in &OPEN {
+        let packed = (fd as u64 + 1) | (place.index() as u64) << 32;
+        if slot.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+            let _ = place.refer().keep();
+            return;
+        }
+    }
+}
+
+/// Whether a descriptor is one of these.
+#[inline(always)]
+pub fn is_known(fd: i32) -> bool {
+    COUNT.load(Ordering::Relaxed) != 0 && find(fd).is_some()
+}
+
+fn find(fd: i32) -> Option<&'static AtomicU64> {
+    OPEN.iter().find(|slot| slot.load(Ordering::Acquire) as u32 == fd as u32 + 1)
+}
+
+/// `fd` has been closed: its namespace goes if that was all that kept it.
+#[cold]
+pub fn closed(fd: i32) {
+    let Some(slot) = find(fd) else { return };
+    let packed = slot.swap(0, Ordering::AcqRel);
+    COUNT.fetch_sub(1, Ordering::Relaxed);
+    if let Ok(place) = Place::of((packed >> 32) as usize) {
+        if place.is_virtual() {
+            member::teardown(place.dir());
+        }
+        place.release();
+    }
+}
+
+/// `to` is a duplicate of `from`.
+pub fn duplicated(from: i32, to: i32) {
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    if is_known(to) {
+        closed(to);
+    }
+    if let Some(slot) = find(from)
+        && let Ok(place) = Place::of((slot.load(Ordering::Acquire) >> 32) as usize)
+    {
+        remember(to, place);
+    }
+}
+
+/// The path's bytes, if it may name an ipc namespace.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, as the kernel has found.
+unsafe fn candidate<'a>(path: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: the caller's contract.
+    unsafe { of_task::is_candidate(path).then(|| CStr::from_ptr(path).to_bytes()) }
+}
+
+/// What the kernel has left to us: the directory of the task's virtual namespace. Where the kernel
+/// has no ipc namespaces at all, that of the initial one.
+fn directory_of(dir: c_int, path: &[u8], kernel_has_it: bool) -> Result<Option<Path>> {
+    let Some(task) = Task::of_path(dir, path) else { return Ok(None) };
+    match task.namespace()? {
+        None if !kernel_has_it && ns::real_at_start() == 0 => {
+            Ok(Some(Path::new(&[ns::initial_of(member::tls(), 0)?.dir()])?))
+        }
+        found => Ok(found),
+    }
+}
+
+/// The number to show for a namespace directory.
+fn id_of(dir: &Path) -> u64 {
+    /// The kernel's own, of its first (`PROC_IPC_INIT_INO`).
+    const FIRST: u64 = 0xefff_ffff;
+    of_task::id_of(dir.as_bytes()).unwrap_or(FIRST)
+}
+
+/// After open(2) of a path: `result` is the kernel's, a descriptor or -ENOENT. BYPASS: it stands.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, as the kernel has found.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: c_int, result: c_int) -> isize {
+    // SAFETY: the caller's contract.
+    let Some(path) = (unsafe { candidate(path) }) else { return BYPASS };
+    let found = directory_of(dir, path, result >= 0);
+    if let Ok(None) = found {
+        return BYPASS;
+    }
+    if result >= 0 {
+        // First, so that ours gets its number.
+        // SAFETY: the kernel has just given it to us.
+        let _ = unsafe { syscall!(SYS_close, result) };
+    }
+    raw_result(found.and_then(|dir| open(&dir.ok_or(Errno::ENOENT)?, flags)).map(|fd| fd as usize))
+}
+
+fn open(dir: &Path, flags: c_int) -> Result<i32> {
+    let place = ns::place(member::tls(), dir.as_bytes())?;
+    let file = if flags & libc::O_PATH != 0 {
+        Path::new(&[place.dir(), b"/control"])?.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?
+    } else {
+        member::hold(&place, 0)?
+    };
+    if flags & libc::O_CLOEXEC == 0 {
+        // SAFETY: no pointers.
+        unsafe { syscall!(SYS_fcntl, file.0, libc::F_SETFD, 0)? };
+    }
+    let fd = file.release();
+    remember(fd, place.place());
+    Ok(fd)
+}
+
+/// After readlink(2): `got` bytes have been stored. Returns how many there are now.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, `to` has `len` bytes, as the kernel has found.
+pub unsafe fn linked(dir: c_int, path: *const c_char, to: *mut u8, len: usize, got: isize) -> isize {
+    if got < 0 && got != -(libc::ENOENT as isize) {
+        return got;
+    }
+    let answer = || -> Result<Option<u64>> {
+        // SAFETY: the caller's contract.
+        if let Some(path) = unsafe { candidate(path) } {
+            return Ok(directory_of(dir, path, got >= 0)?.map(|dir| id_of(&dir)));
+        }
+        // A descriptor of one, in /proc/PID/fd.
+        // SAFETY: the kernel has stored so many bytes.
+        let text = unsafe { core::slice::from_raw_parts(to, got.max(0) as usize) };
+        let text = text.strip_suffix(b" (deleted)").unwrap_or(text);
+        Ok(text.strip_suffix(b"/control").and_then(of_task::id_of))
+    };
+    match answer() {
+        Ok(None) => got,
+        Ok(Some(id)) => {
+            let mut text = Path::new(&[b"ipc:["]).unwrap_or_else(|_| unreachable!());
+            let _ = text.push_decimal(id).and_then(|()| text.push(b"]"));
+            let n = text.as_bytes().len().min(len);
+            // SAFETY: `to` has `len` bytes.
+            unsafe { core::ptr::copy_nonoverlapping(text.as_bytes().as_ptr(), to, n) };
+            n as isize
+        }
+        Err(_) if got < 0 => got,
+        Err(errno) => raw_result(Err(errno)),
+    }
+}
+
+/// The number to show for what stat(2) has been asked about, if it is a virtual namespace.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, as the kernel has found.
+unsafe fn id_of_path(dir: c_int, path: *const c_char, size: i64) -> Result<Option<u64>> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if let Some(path) = candidate(path) {
+            return Ok(directory_of(dir, path, true)?.map(|dir| id_of(&dir)));
+        }
+        if size as u64 != CONTROL_SIZE {
+            return Ok(None);
+        }
+        let path = CStr::from_ptr(path).to_bytes();
+        if path.is_empty() {
+            return Ok(enter::directory_of_descriptor(dir).map(|(dir, _)| id_of(&dir)));
+        }
+        let file = Path::new(&[path])?.open_at(dir, libc::O_RDONLY | libc::O_NONBLOCK)?;
+        Ok(enter::directory_of_descriptor(file.0).map(|(dir, _)| id_of(&dir)))
+    }
+}
+
+/// What the files of the kernel's namespaces have in common.
+fn kernel_file() -> Result<libc::stat> {
+    Path::new(&[b"/proc/self/ns/mnt"])?.open(libc::O_RDONLY, 0)?.stat()
+}
+
+/// After stat(2) has succeeded.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, `to` filled in, as the kernel has found.
+pub unsafe fn status(dir: c_int, path: *const c_char, to: *mut libc::stat) -> Result<usize> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if let Some(id) = id_of_path(dir, path, (*to).st_size)? {
+            show(to, id);
+        }
+    }
+    Ok(0)
+}
+
+/// # Safety
+///
+/// `to` is valid.
+unsafe fn show(to: *mut libc::stat, id: u64) {
+    if let Ok(st) = kernel_file() {
+        // SAFETY: the caller's contract.
+        unsafe { *to = st };
+    }
+    // SAFETY: the caller's contract.
+    unsafe { (*to).st_ino = id };
+}
+
+/// After fstat(2) has succeeded.
+///
+/// # Safety
+///
+/// `to` is filled in.
+pub unsafe fn status_of_descriptor(fd: c_int, to: *mut libc::stat) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*to).st_size as u64 == CONTROL_SIZE
+            && let Some((dir, _)) = enter::directory_of_descriptor(fd)
+        {
+            show(to, id_of(&dir));
+        }
+    }
+}
+
+/// After statx(2) has succeeded.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated or, with AT_EMPTY_PATH, null; `to` filled in.
+pub unsafe fn extended_status(dir: c_int, path: *const c_char, to: *mut libc::statx) -> Result<usize> {
+    let path = if path.is_null() { c"".as_ptr() } else { path };
+    // SAFETY: the caller's contract.
+    unsafe {
+        if let Some(id) = id_of_path(dir, path, (*to).stx_size as i64)? {
+            if let Ok(st) = kernel_file() {
+                (*to).stx_mode = st.st_mode as u16;
+                (*to).stx_uid = st.st_uid;
+                (*to).stx_gid = st.st_gid;
+                (*to).stx_nlink = st.st_nlink as u32;
+                (*to).stx_size = st.st_size as u64;
+                (*to).stx_blocks = st.st_blocks as u64;
+                (*to).stx_dev_major = libc::major(st.st_dev);
+                (*to).stx_dev_minor = libc::minor(st.st_dev);
+            }
+            (*to).stx_ino = id;
+        }
+    }
+    Ok(0)
+}
+
+/// After fstatfs(2) has succeeded: whether the type is to be `NSFS_MAGIC`.
+pub fn kind_of_file_system(fd: c_int) -> Option<i64> {
+    let st = stat_fd(fd).ok()?;
+    (st.st_size as u64 == CONTROL_SIZE && enter::directory_of_descriptor(fd).is_some()).then_some(NSFS_MAGIC)
+}
+
+/// ioctl(2) with one of the requests of ioctl_ns(2). BYPASS: not ours.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_ns_ioctl(fd: c_int, request: c_ulong) -> isize {
+    const NS_GET_USERNS: u32 = 0xb701;
+    const NS_GET_NSTYPE: u32 = 0xb703;
+    let Some((dir, _)) = enter::directory_of_descriptor(fd) else { return BYPASS };
+    raw_result(match request as u32 {
+        NS_GET_NSTYPE => Ok(enter::NEWIPC as usize),
+        NS_GET_USERNS => owner(&dir),
+        _ => Err(Errno::EINVAL),
+    })
+}
+
+/// A descriptor of the user namespace that owns a namespace, found by way of some process in it.
+fn owner(dir: &Path) -> Result<usize> {
+    let wanted = ns::place(member::tls(), dir.as_bytes())?.control().user_ns.load(Ordering::Acquire);
+    let open = |path: &Path| -> Option<Fd> {
+        let file = path.open_own(libc::O_RDONLY).ok()?;
+        (file.stat().ok()?.st_ino == wanted).then_some(file)
+    };
+    let mut found = open(&Path::new(&[b"/proc/thread-self/ns/user"])?);
+    if found.is_none() && wanted != 0 {
+        let proc = Path::new(&[b"/proc"])?.open_own(libc::O_RDONLY | libc::O_DIRECTORY)?;
+        crate::sys::path::each_entry(&proc, |name| {
+            if found.is_none()
+                && name.iter().all(u8::is_ascii_digit)
+                && let Ok(path) = Path::new(&[b"/proc/", name, b"/ns/user"])
+            {
+                found = open(&path);
+            }
+        });
+    }
+    found.map(|file| file.release() as usize).ok_or(Errno::EPERM)
+}
+
+/// mount(2): a bind mount of a virtual namespace keeps it alive.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn mount(
+    source: *const c_char,
+    target: *const c_char,
+    kind: *const c_char,
+    flags: c_ulong,
+    data: *const c_void,
+) -> c_int {
+    type Mount = unsafe extern "C" fn(*const c_char, *const c_char, *const c_char, c_ulong, *const c_void) -> c_int;
+    let next = next!(c"mount": Mount);
+    // SAFETY: the caller's contract; mount(2) with a bad pointer is rare enough to be a crash.
+    unsafe {
+        if flags & libc::MS_BIND != 0
+            && let Some(path) = candidate(source)
+            && let Ok(Some(dir)) = directory_of(libc::AT_FDCWD, path, true)
+            && let Ok(control) = Path::new(&[dir.as_bytes(), b"/control"])
+        {
+            let bind = || {
+                let place = ns::place(member::tls(), dir.as_bytes())?;
+                let held = member::hold(&place, 0)?;
+                place.control().state.fetch_or(BOUND, Ordering::AcqRel);
+                let result = next(control.as_ptr(), target, kind, flags, data);
+                drop(held);
+                Ok::<c_int, Errno>(result)
+            };
+            return match bind() {
+                Ok(result) => result,
+                Err(errno) => ret(Err(errno)) as c_int,
+            };
+        }
+        next(source, target, kind, flags, data)
+    }
+}

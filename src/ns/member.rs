@@ -1,0 +1,810 @@
+//! Membership: which namespace a task is in, and the life and end of a namespace.
+//!
+//! A member is whoever holds a shared flock on the namespace's file `control`. A task holds it by a
+//! mapping of the file (without access, its descriptor closed): so it lives as long as the memory,
+//! follows fork and raw clone without a hook, takes no descriptor, and falls with SIGKILL at any
+//! instruction. Over exec, which drops the mapping, a descriptor carries it ([`bridge`], [`adopt`]);
+//! descriptors of namespaces (`/proc/PID/ns/ipc`) and operations under way hold it as well.
+//!
+//! The flocks are the namespace's count of tasks, kept by the kernel. "Drop, and test for zero under
+//! the lock together with the state change" is [`teardown`]: whoever leaves drops its own, then tries
+//! for the exclusive flock. It is granted exactly when nobody is left, and while it is held nobody can
+//! become a member; under it the state becomes [`DEAD`] for good. A joiner takes the shared flock
+//! first, without waiting, and then looks at the state.
+//!
+//! The offset of the mapping tells others who read `/proc/PID/maps` whose it is: 0 for the process
+//! (all tasks without one of their own), `tid << 12` for one task.
+
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use super::control::{Accounts, BOUND, Control, DEAD, random};
+use super::{Place, Referred, place, queues, root_of};
+use crate::abi::{Errno, Result};
+use crate::sys::local::LocalLock;
+use crate::sys::path::{Fd, Path, each_entry};
+use crate::sys::tls::{self, Tls};
+use crate::sys::{getpid, gettid};
+use crate::syscall;
+
+/// Length of the name of a namespace's directory below `n<ID>`, hexadecimal digits.
+pub const SECRET: usize = 32;
+
+/// 1 + number of the place of all tasks of the process without one of their own; 0: the initial one.
+static PROCESS: AtomicUsize = AtomicUsize::new(0);
+/// The mapping by which the process is a member, 0 if none.
+static PROCESS_MAP: AtomicUsize = AtomicUsize::new(0);
+
+/// A task with a namespace of its own: a thread that has called unshare or setns, one that such a
+/// thread has created, or a process that shares this memory.
+struct Own {
+    /// 0: free, [`GONE`]: was used.
+    tid: AtomicU32,
+    /// 1 + number of the place.
+    place: AtomicUsize,
+    map: AtomicUsize,
+}
+
+const GONE: u32 = u32::MAX;
+const OWNS: usize = 4096;
+/// By thread id, open addressing.
+static OWN: [Own; OWNS] =
+    [const { Own { tid: AtomicU32::new(0), place: AtomicUsize::new(0), map: AtomicUsize::new(0) } }; OWNS];
+/// Entries in use. While there are none, nobody has to ask for its thread id.
+static OWN_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Protects changes of all of the above.
+static LOCK: LocalLock = LocalLock::new();
+
+fn own(tid: u32) -> Option<&'static Own> {
+    let start = tid as usize % OWNS;
+    for own in OWN[start..].iter().chain(&OWN[..start]) {
+        match own.tid.load(Ordering::Acquire) {
+            0 => return None,
+            found if found == tid => return Some(own),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// 1 + number of the calling task's place; 0: that in which the process began.
+#[inline]
+pub fn current() -> usize {
+    if OWN_COUNT.load(Ordering::Relaxed) != 0
+        // A guest is where the thread is that libc takes it for: its maker.
+        // SAFETY: no arguments.
+        && let Some(own) = own(gettid()).or_else(|| own(unsafe { cshim_tid() }))
+    {
+        return own.place.load(Ordering::Relaxed);
+    }
+    PROCESS.load(Ordering::Relaxed)
+}
+
+/// Whether all tasks of the process are where it began: nothing is to be passed on.
+#[inline]
+pub fn nobody_has_moved() -> bool {
+    PROCESS.load(Ordering::Relaxed) == 0 && OWN_COUNT.load(Ordering::Relaxed) == 0
+}
+
+/// Whether some task of the process has a namespace of its own.
+pub fn anybody_for_itself() -> bool {
+    OWN_COUNT.load(Ordering::Relaxed) != 0
+}
+
+/// Whether the calling task has a namespace of its own, which the threads that it creates inherit.
+pub fn has_own() -> bool {
+    OWN_COUNT.load(Ordering::Relaxed) != 0 && own(gettid()).is_some()
+}
+
+unsafe extern "C" {
+    fn cshim_tid() -> u32;
+    fn cshim_track_threads();
+    fn cshim_track_thread();
+}
+
+/// Whether the calling task is a process that shares another one's memory (vfork, CLONE_VM): libc
+/// has the other's thread id in the memory that is taken for the task's own. (So it has in the child
+/// of a raw clone without shared memory, which is told by the page that is wiped there.)
+pub fn is_guest() -> bool {
+    // SAFETY: no arguments.
+    let known_by_libc = unsafe { cshim_tid() } == gettid();
+    !known_by_libc && !tls::is_own_process()
+}
+
+/// The calling task's own block; for a guest, whose memory says another one's, a stand-in.
+pub fn tls() -> &'static Tls {
+    static GUEST: Tls = Tls::blank();
+    if is_guest() { &GUEST } else { tls::tls() }
+}
+
+/// Whether the calling task is the only one of its process.
+fn is_alone() -> bool {
+    // "." "..", and a directory for each.
+    Path::new(&[b"/proc/self/task"]).and_then(|task| task.stat()).map_or(single_threaded(), |st| st.st_nlink == 3)
+}
+
+fn single_threaded() -> bool {
+    unsafe extern "C" {
+        static __libc_single_threaded: core::ffi::c_char;
+    }
+    // SAFETY: a variable of libc's (2.32 and later).
+    unsafe { (&raw const __libc_single_threaded).read_volatile() != 0 }
+}
+
+/// Whom a membership is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum For {
+    /// The process.
+    Process,
+    /// The calling task alone.
+    Task,
+    /// A task that is being created.
+    Newborn,
+}
+
+impl For {
+    /// For the calling task, and those that go with it.
+    pub fn caller() -> For {
+        if !is_guest() && is_alone() { For::Process } else { For::Task }
+    }
+
+    fn offset(self) -> u64 {
+        match self {
+            For::Process => 0,
+            For::Task => (gettid() as u64) << 12,
+            For::Newborn => 1 << 40,
+        }
+    }
+}
+
+/// A membership that is nobody's yet: given up when dropped.
+pub struct Membership {
+    place: &'static Place,
+    map: usize,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        give_up(self.map, self.place.index() + 1);
+    }
+}
+
+fn unmap(map: usize) {
+    if map != 0 {
+        // SAFETY: a mapping of ours without access, which nobody looks into.
+        let _ = unsafe { syscall!(SYS_munmap, map, 4096) };
+    }
+}
+
+/// Leaves a namespace, and ends it if nobody is left.
+fn give_up(map: usize, place: usize) {
+    unmap(map);
+    if place != 0
+        && let Ok(place) = Place::of(place - 1)
+    {
+        if map != 0 && place.is_virtual() {
+            teardown(place.dir());
+        }
+        place.release();
+    }
+}
+
+fn lock(file: &Fd, operation: i32) -> Result<()> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(SYS_flock, file.0, operation | libc::LOCK_NB) }.map(|_| ())
+}
+
+/// Holds a namespace by a descriptor: it stays while that is open anywhere.
+///
+/// # Errors
+///
+/// ENOENT: it is ending, or has ended.
+pub fn hold(place: &Place, flags: i32) -> Result<Fd> {
+    let file = Path::new(&[place.dir(), b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | flags)?;
+    match lock(&file, libc::LOCK_SH) {
+        // Only who is about to end it has the lock to himself.
+        Err(Errno::EAGAIN) => return Err(Errno::ENOENT),
+        other => other?,
+    }
+    if place.is_dead() { Err(Errno::ENOENT) } else { Ok(file) }
+}
+
+fn map_membership(file: &Fd, whom: For) -> Result<usize> {
+    // SAFETY: a new mapping without access; the flock of the open file description stays with it.
+    unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_NONE, libc::MAP_SHARED, file.0, whom.offset()) }
+}
+
+/// A membership in a namespace that exists.
+///
+/// # Errors
+///
+/// ENOENT: it is ending, or has ended.
+pub fn join(place: Referred, whom: For) -> Result<Membership> {
+    let map = map_membership(&hold(&place, 0)?, whom)?;
+    Ok(Membership { place: place.keep(), map })
+}
+
+/// Makes a namespace, with a membership in it.
+///
+/// # Errors
+///
+/// Those of making directories and files.
+pub fn create(tls: &Tls, whom: For) -> Result<Membership> {
+    let root = super::root()?;
+    let everybody = super::is_for_everybody(&root)?;
+    super::make_accounts(&root, everybody)?;
+    // Somebody who looks for what the dead have left may take a directory for such in which nothing
+    // is yet.
+    for _ in 0..100 {
+        match create_once(tls, &root, everybody, whom) {
+            Err(Errno::ENOENT | Errno::EEXIST) => {}
+            Ok(membership) => {
+                look(tls, root.as_bytes(), membership.place.accounts(), 4);
+                return Ok(membership);
+            }
+            other => return other,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Membership> {
+    // Numbers that the kernel does not give to namespaces: those begin at 4026531840.
+    let id = 0x1000_0000 + random() % 0xc000_0000;
+    let secret = [random() | 1, random()];
+    let mut outer = *root;
+    outer.push(b"/n")?;
+    outer.push_decimal(id)?;
+    let mut dir = outer;
+    dir.push(b"/")?;
+    dir.push_hex16(secret[0])?;
+    dir.push_hex16(secret[1])?;
+    outer.make_new_dir(if everybody { 0o711 } else { 0o700 })?;
+    let made = (|| {
+        // Any member may take the directories away at the end.
+        dir.make_new_dir(if everybody { 0o777 } else { 0o700 })?;
+        let made = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let file = Path::new(&[dir.as_bytes(), b"/control"])?.open(libc::O_RDWR | made, 0o600)?;
+        lock(&file, libc::LOCK_SH).map_err(|_| Errno::ENOENT)?;
+        file.chmod(if everybody { 0o666 } else { 0o600 })?;
+        Control::fill(&file, id, secret, crate::sys::namespace_inode(c"/proc/thread-self/ns/user"))?;
+        super::make_directories(&dir, everybody)?;
+        let place = place(tls, dir.as_bytes())?;
+        place.accounts().namespaces.fetch_add(1, Ordering::AcqRel);
+        let map = map_membership(&file, whom)?;
+        Ok(Membership { place: place.keep(), map })
+    })();
+    if made.is_err() {
+        remove_directories(dir.as_bytes());
+    }
+    made
+}
+
+impl Membership {
+    /// The namespace.
+    pub fn place(&self) -> &'static Place {
+        self.place
+    }
+
+    /// Whether there is room to note it for a task.
+    pub fn has_room() -> bool {
+        OWN_COUNT.load(Ordering::Relaxed) < OWNS / 4 * 3
+    }
+
+    /// Makes it that of the calling task (`For::Task`) or of the process; the namespace in which that
+    /// was is left.
+    pub fn assume(self, tls: &Tls, whom: For) {
+        let (place, map) = (self.place.index() + 1, self.map);
+        core::mem::forget(self);
+        let held = LOCK.lock(tls);
+        let left = if whom == For::Process {
+            let map = PROCESS_MAP.swap(map, Ordering::AcqRel);
+            (map, PROCESS.swap(place, Ordering::AcqRel))
+        } else {
+            let tid = gettid();
+            match own(tid) {
+                Some(own) => (own.map.swap(map, Ordering::AcqRel), own.place.swap(place, Ordering::AcqRel)),
+                None => {
+                    insert(tid, place, map);
+                    (0, 0)
+                }
+            }
+        };
+        drop(held);
+        if whom == For::Task && !is_guest() {
+            // SAFETY: no arguments.
+            unsafe {
+                cshim_track_threads();
+                cshim_track_thread();
+            }
+        }
+        give_up(left.0, left.1);
+    }
+
+    /// The same for the calling process, which has just been made by thread `parent`, with a copy of
+    /// its memory.
+    pub fn assume_in_child(self, tls: &Tls, parent: u32) {
+        after_fork(parent);
+        if let Ok(membership) = join(self.place.refer(), For::Process) {
+            membership.assume(tls, For::Process);
+        }
+    }
+
+    /// Hands it over as a number, to be taken by [`Membership::adopt`].
+    pub fn release(self) -> (usize, usize) {
+        let parts = (self.place.index() + 1, self.map);
+        core::mem::forget(self);
+        parts
+    }
+
+    /// Takes what [`Membership::release`] has handed over.
+    pub fn adopt(place: usize, map: usize) -> Result<Membership> {
+        Ok(Membership { place: Place::of(place.wrapping_sub(1))?, map })
+    }
+}
+
+fn insert(tid: u32, place: usize, map: usize) {
+    let start = tid as usize % OWNS;
+    for own in OWN[start..].iter().chain(&OWN[..start]) {
+        if matches!(own.tid.load(Ordering::Acquire), 0 | GONE) {
+            own.place.store(place, Ordering::Relaxed);
+            own.map.store(map, Ordering::Relaxed);
+            own.tid.store(tid, Ordering::Release);
+            OWN_COUNT.fetch_add(1, Ordering::AcqRel);
+            return;
+        }
+    }
+}
+
+fn remove(own: &Own) -> (usize, usize) {
+    own.tid.store(GONE, Ordering::Release);
+    let parts = (own.map.swap(0, Ordering::AcqRel), own.place.swap(0, Ordering::AcqRel));
+    if OWN_COUNT.fetch_sub(1, Ordering::AcqRel) == 1 {
+        for own in &OWN {
+            own.tid.store(0, Ordering::Release);
+        }
+    }
+    parts
+}
+
+/// The calling task, which has a namespace of its own, ends.
+pub fn task_ends(tls: &Tls) {
+    let held = LOCK.lock(tls);
+    let left = own(gettid()).map(remove);
+    drop(held);
+    if let Some((map, place)) = left {
+        give_up(map, place);
+    }
+}
+
+/// A guest is about to replace its image: a bridge takes its membership along, and the memory that it
+/// leaves behind is another's. What is returned goes to [`guest_stays`] if exec fails.
+pub fn guest_execs(tls: &Tls) -> Option<(usize, usize)> {
+    if OWN_COUNT.load(Ordering::Relaxed) == 0 || !is_guest() {
+        return None;
+    }
+    let held = LOCK.lock(tls);
+    let (map, place) = own(gettid()).map(remove)?;
+    drop(held);
+    unmap(map);
+    Some((map, place))
+}
+
+/// See [`guest_execs`].
+pub fn guest_stays(tls: &Tls, (_, place): (usize, usize)) {
+    if let Ok(place) = Place::of(place.wrapping_sub(1)) {
+        if let Ok(membership) = join(place.refer(), For::Task) {
+            membership.assume(tls, For::Task);
+        }
+        place.release();
+    }
+}
+
+/// The process goes back to where it began.
+pub fn return_to_start(tls: &Tls) {
+    let held = LOCK.lock(tls);
+    let left = (PROCESS_MAP.swap(0, Ordering::AcqRel), PROCESS.swap(0, Ordering::AcqRel));
+    drop(held);
+    give_up(left.0, left.1);
+}
+
+/// Takes off those tasks that have ended without a word: killed guests, raw exits of threads.
+pub fn purge(tls: &Tls) {
+    if OWN_COUNT.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    for own in &OWN {
+        let tid = own.tid.load(Ordering::Acquire);
+        // SAFETY: signal 0 only asks.
+        if matches!(tid, 0 | GONE) || unsafe { syscall!(SYS_tkill, tid, 0) } != Err(Errno::ESRCH) {
+            continue;
+        }
+        let held = LOCK.lock(tls);
+        let left = (own.tid.load(Ordering::Acquire) == tid).then(|| remove(own));
+        drop(held);
+        if let Some((map, place)) = left {
+            give_up(map, place);
+        }
+    }
+}
+
+/// The process ends: it leaves all namespaces at once.
+pub fn process_ends(tls: &Tls) {
+    if nobody_has_moved() {
+        return;
+    }
+    if is_guest() {
+        return task_ends(tls);
+    }
+    let held = LOCK.lock(tls);
+    // The tables stay as they are: threads may go on for a moment.
+    unmap(PROCESS_MAP.swap(0, Ordering::AcqRel));
+    for own in &OWN {
+        unmap(own.map.swap(0, Ordering::AcqRel));
+    }
+    drop(held);
+    for place in core::iter::once(&PROCESS).chain(OWN.iter().map(|own| &own.place)) {
+        if let known @ 1.. = place.load(Ordering::Acquire)
+            && let Ok(place) = Place::of(known - 1)
+            && place.is_virtual()
+            && !place.is_dead()
+        {
+            teardown(place.dir());
+        }
+    }
+}
+
+/// In a fork child, whose maker was thread `parent`: it is in that thread's namespace, and the other
+/// threads' memberships, which came with the memory, are not its own.
+pub fn after_fork(parent: u32) {
+    LOCK.reset();
+    if OWN_COUNT.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let mut left = [(0, 0); 1 + OWNS / 4];
+    let mut count = 0;
+    if let Some(mine) = own(parent) {
+        let (map, place) = (mine.map.load(Ordering::Relaxed), mine.place.load(Ordering::Relaxed));
+        // Under the offset of the process.
+        let joined = Place::of(place.wrapping_sub(1)).and_then(|place| join(place.refer(), For::Process));
+        left[0] = (PROCESS_MAP.load(Ordering::Relaxed), PROCESS.load(Ordering::Relaxed));
+        count = 1;
+        match joined {
+            Ok(membership) => {
+                let (place, map) = membership.release();
+                PROCESS.store(place, Ordering::Relaxed);
+                PROCESS_MAP.store(map, Ordering::Relaxed);
+            }
+            Err(_) => {
+                PROCESS.store(place, Ordering::Relaxed);
+                PROCESS_MAP.store(map, Ordering::Relaxed);
+                mine.map.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+    for own in &OWN {
+        if !matches!(own.tid.swap(0, Ordering::Relaxed), 0 | GONE) {
+            let parts = (own.map.swap(0, Ordering::Relaxed), own.place.swap(0, Ordering::Relaxed));
+            unmap(parts.0);
+            if let Some(slot) = left.get_mut(count) {
+                *slot = parts;
+                count += 1;
+            }
+        }
+    }
+    OWN_COUNT.store(0, Ordering::Relaxed);
+    unmap(left[0].0);
+    for &(map, place) in &left[..count] {
+        if map != 0
+            && let Ok(place) = Place::of(place.wrapping_sub(1))
+        {
+            if place.is_virtual() {
+                teardown(place.dir());
+            }
+            place.release();
+        }
+    }
+}
+
+// ---- over exec --------------------------------------------------------------------------------
+
+/// How a descriptor that carries a membership over exec is opened: flags that F_GETFL shows, and that
+/// nobody else combines.
+pub const BRIDGE_FLAGS: i32 = libc::O_RDONLY | libc::O_DSYNC | libc::O_NOFOLLOW;
+/// Where such descriptors lie, if there is room: out of the way of programs that count on low numbers.
+pub const BRIDGE_LOWEST: i32 = 40;
+
+/// For whom a bridge is, as its file offset: the process itself, after exec; or a child of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Across {
+    /// exec: the process keeps its id.
+    Exec,
+    /// posix_spawn and the like: the child's id is not known yet.
+    Child,
+}
+
+impl Across {
+    fn mark(self, pid: u32) -> u64 {
+        match self {
+            Across::Exec => pid as u64,
+            Across::Child => pid as u64 | 1 << 40,
+        }
+    }
+}
+
+/// A descriptor that takes the calling task's membership into a new image; closed when dropped.
+/// Nothing, if nobody in the process has ever left its first namespace.
+pub fn bridge(tls: &Tls, across: Across) -> Option<Fd> {
+    if nobody_has_moved() {
+        return None;
+    }
+    let place = super::current(tls).ok()?;
+    let file = hold(place, BRIDGE_FLAGS).ok()?;
+    // SAFETY: no pointers.
+    unsafe {
+        syscall!(SYS_lseek, file.0, across.mark(getpid()), libc::SEEK_SET).ok()?;
+        let fd = syscall!(SYS_fcntl, file.0, libc::F_DUPFD, BRIDGE_LOWEST).ok()?;
+        Some(Fd(fd as i32))
+    }
+}
+
+/// At the start of an image: becomes a member by the descriptor that the last image or the parent
+/// left, and closes all such. `candidates` have [`BRIDGE_FLAGS`].
+pub fn adopt(candidates: &[i32]) {
+    let mut best: Option<(u32, i32)> = None;
+    // SAFETY: no pointers.
+    let parent = unsafe { syscall!(SYS_getppid) }.unwrap_or(0) as u32;
+    for &fd in candidates {
+        // SAFETY: no pointers.
+        let mark = unsafe { syscall!(SYS_lseek, fd, 0, libc::SEEK_CUR) }.unwrap_or(0) as u64;
+        if mark == 0 || Control::peek(fd).is_none() {
+            continue;
+        }
+        let rank = match mark {
+            _ if mark == Across::Exec.mark(getpid()) => 3,
+            _ if mark == Across::Child.mark(parent) => 2,
+            // Through programs without the library.
+            _ => 1,
+        };
+        let file = Fd(fd);
+        if best.is_none_or(|(known, _)| known < rank)
+            && let Some((_, other)) = best.replace((rank, file.release()))
+        {
+            drop(Fd(other));
+        }
+    }
+    let Some((_, fd)) = best else { return };
+    let file = Fd(fd);
+    let Some(dir) = directory_of(&file) else { return };
+    if let Some((id, [0, _])) = Control::peek(fd)
+        && id == super::real_at_start()
+    {
+        return;
+    }
+    // So that children made by raw clone can be told.
+    let Ok(tls) = tls::ready() else { return };
+    let Ok(place) = place(tls, dir.as_bytes()) else { return };
+    if let Ok(map) = map_membership(&file, For::Process) {
+        PROCESS_MAP.store(map, Ordering::Release);
+        PROCESS.store(place.keep().index() + 1, Ordering::Release);
+    }
+}
+
+/// The namespace directory to which a descriptor of a file `control` belongs.
+pub fn directory_of(file: &Fd) -> Option<Path> {
+    let (id, secret) = Control::peek(file.0)?;
+    let st = file.stat().ok()?;
+    let is_it = |dir: &Path| {
+        let control = Path::new(&[dir.as_bytes(), b"/control"]).and_then(|path| path.stat());
+        control.is_ok_and(|it| (it.st_ino, it.st_dev) == (st.st_ino, st.st_dev))
+    };
+    if let Ok(path) = Path::of_descriptor(file.0)
+        && let Some(dir) = path.as_bytes().strip_suffix(b"/control").and_then(|dir| Path::new(&[dir]).ok())
+        && is_it(&dir)
+    {
+        return Some(dir);
+    }
+    // Opened where it was bind mounted.
+    let mut dir = super::root().ok()?;
+    if secret[0] == 0 {
+        dir.push(b"/i").ok()?;
+        dir.push_decimal(id).ok()?;
+    } else {
+        dir.push(b"/n").ok()?;
+        dir.push_decimal(id).ok()?;
+        dir.push(b"/").ok()?;
+        dir.push_hex16(secret[0]).ok()?;
+        dir.push_hex16(secret[1]).ok()?;
+    }
+    is_it(&dir).then_some(dir)
+}
+
+// ---- the end ----------------------------------------------------------------------------------
+
+/// Ends the virtual namespace in a directory, if it has no member any more: from then on it is
+/// [`DEAD`], its names are gone, and what nobody has open is taken away. Returns whether it is dead.
+pub fn teardown(dir: &[u8]) -> bool {
+    let Ok(control) = Path::new(&[dir, b"/control"]) else { return false };
+    let file = match control.open_own(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK) {
+        Ok(file) => file,
+        Err(errno) => return errno == Errno::ENOENT,
+    };
+    // A guest has no state of its own to work with: it leaves this to others.
+    if is_guest() || lock(&file, libc::LOCK_EX).is_err() {
+        return false;
+    }
+    let Ok(place) = place(tls(), dir) else {
+        // Its maker was killed before there was anything in it.
+        remove_directories(dir);
+        return true;
+    };
+    let state = &place.control().state;
+    if state.load(Ordering::Acquire) & BOUND != 0 && is_bound(dir) {
+        return false;
+    }
+    state.fetch_or(DEAD, Ordering::AcqRel);
+    queues::end(&place);
+    bury(&place);
+    true
+}
+
+/// Takes away what is left of a dead namespace, once no queue of it is open any more.
+pub fn bury(place: &Place) {
+    if remove_directories(place.dir()) {
+        let _ = place.accounts().namespaces.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+    }
+}
+
+/// Removes the directories of a virtual namespace, unless queues are still there. Whether the
+/// outermost one is gone by this.
+fn remove_directories(dir: &[u8]) -> bool {
+    let sub = |name: &[u8]| Path::new(&[dir, name]);
+    let remove = || -> Result<()> {
+        let gone = |path: Path| match path.remove_dir() {
+            Err(Errno::ENOENT) => Ok(()),
+            other => other,
+        };
+        gone(sub(b"/q/x")?)?;
+        gone(sub(b"/q/f")?)?;
+        empty(dir, b"/q");
+        gone(sub(b"/q")?)?;
+        empty(dir, b"/sb");
+        gone(sub(b"/sb")?)?;
+        let _ = sub(b"/control")?.unlink();
+        gone(Path::new(&[dir])?)
+    };
+    let outer = &dir[..dir.iter().rposition(|&b| b == b'/').unwrap_or(0)];
+    remove().is_ok() && Path::new(&[outer]).and_then(|outer| outer.remove_dir()).is_ok()
+}
+
+/// Unlinks the files of a directory: leftovers of those who were killed.
+fn empty(dir: &[u8], sub: &[u8]) {
+    let Ok(path) = Path::new(&[dir, sub]) else { return };
+    let Ok(open) = path.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return };
+    each_entry(&open, |name| {
+        let _ = Path::new(&[dir, sub, b"/", name]).and_then(|path| path.unlink());
+    });
+}
+
+/// Whether the file of a namespace is bind mounted anywhere that can be seen.
+fn is_bound(dir: &[u8]) -> bool {
+    // As the mount table shows it, below the root of its file system.
+    let tail = &dir[dir.len() - dir.len().min(SECRET)..];
+    let mut found = mentions(c"/proc/self/mountinfo", tail);
+    if !found && let Ok(proc) = Path::new(&[b"/proc"]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY)) {
+        each_entry(&proc, |name| {
+            if !found
+                && name.iter().all(u8::is_ascii_digit)
+                && let Ok(path) = Path::new(&[b"/proc/", name, b"/mountinfo"])
+            {
+                // SAFETY: a path is NUL-terminated.
+                found = mentions(unsafe { core::ffi::CStr::from_ptr(path.as_ptr()) }, tail);
+            }
+        });
+    }
+    found
+}
+
+/// Whether a file contains these bytes.
+fn mentions(path: &core::ffi::CStr, what: &[u8]) -> bool {
+    let Ok(file) = Path::new(&[path.to_bytes()]).and_then(|p| p.open_own(libc::O_RDONLY)) else { return false };
+    let mut buffer = [0u8; 4096];
+    let mut kept = 0;
+    loop {
+        // SAFETY: the rest of the buffer is as long as said.
+        let got = unsafe { syscall!(SYS_read, file.0, buffer.as_mut_ptr().add(kept), buffer.len() - kept) };
+        let Ok(got @ 1..) = got else { return false };
+        let have = kept + got;
+        if buffer[..have].windows(what.len()).any(|window| window == what) {
+            return true;
+        }
+        kept = have.min(what.len());
+        buffer.copy_within(have - kept..have, 0);
+    }
+}
+
+/// Looks at some of the virtual namespaces under a root, each time at others, and ends those whose
+/// last tasks have died without leaving. Returns how many it has found dead.
+#[cold]
+pub fn look(_tls: &Tls, root: &[u8], accounts: &Accounts, most: usize) -> usize {
+    let Ok(dir) = Path::new(&[root]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY)) else { return 0 };
+    let from = accounts.looked.load(Ordering::Relaxed);
+    // SAFETY: no pointers.
+    let _ = unsafe { syscall!(SYS_lseek, dir.0, from, libc::SEEK_SET) };
+    let (mut seen, mut dead) = (0, 0);
+    let stopped_at = crate::sys::path::each_entry_until(&dir, |name, _| {
+        if is_outer(name) {
+            seen += 1;
+            dead += usize::from(probe(root, name));
+        }
+        seen < most
+    });
+    accounts.looked.store(stopped_at.unwrap_or(0), Ordering::Relaxed);
+    if stopped_at.is_none() && from != 0 && seen < most {
+        // From the beginning, as far as the last look had come.
+        // SAFETY: no pointers.
+        let _ = unsafe { syscall!(SYS_lseek, dir.0, 0, libc::SEEK_SET) };
+        let stopped_at = crate::sys::path::each_entry_until(&dir, |name, at| {
+            if is_outer(name) {
+                seen += 1;
+                dead += usize::from(probe(root, name));
+            }
+            seen < most && at != from
+        });
+        accounts.looked.store(stopped_at.unwrap_or(0), Ordering::Relaxed);
+    }
+    dead
+}
+
+fn is_outer(name: &[u8]) -> bool {
+    name.len() > 1 && name[0] == b'n' && name[1..].iter().all(u8::is_ascii_digit)
+}
+
+/// Ends the namespace `name` below `root` if it is without members. Of another user's nothing can be
+/// seen.
+fn probe(root: &[u8], name: &[u8]) -> bool {
+    let Ok(outer) = Path::new(&[root, b"/", name]) else { return false };
+    let Ok(dir) = outer.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return false };
+    let mut dead = None;
+    each_entry(&dir, |secret| {
+        if let Ok(inner) = Path::new(&[outer.as_bytes(), b"/", secret]) {
+            dead = Some(teardown(inner.as_bytes()));
+            if dead == Some(true) {
+                // Without its file `control`: what a killed maker or remover has left.
+                let _ = inner.remove_dir();
+            }
+        }
+    });
+    if dead != Some(false) {
+        let _ = outer.remove_dir();
+    }
+    dead == Some(true)
+}
+
+/// Looks at all virtual namespaces under the caller's root.
+///
+/// # Errors
+///
+/// Those of finding the root.
+pub fn collect_all(tls: &'static Tls) -> Result<usize> {
+    let root = super::root()?;
+    let initial = super::initial(tls)?;
+    let accounts = initial.accounts();
+    accounts.looked.store(0, Ordering::Relaxed);
+    let dead = look(tls, root.as_bytes(), accounts, usize::MAX);
+    // A recount: what was killed may have left it wrong.
+    let mut left = 0;
+    if let Ok(dir) = root.open_own(libc::O_RDONLY | libc::O_DIRECTORY) {
+        each_entry(&dir, |name| left += u64::from(is_outer(name)));
+    }
+    accounts.namespaces.store(left, Ordering::Relaxed);
+    queues::collect(tls, initial);
+    Ok(dead)
+}
+
+/// Before something new is made in a place: a look at what the dead may have left, if there is
+/// anything but the place itself.
+pub fn glance(tls: &Tls, place: &Place) {
+    if place.accounts().namespaces.load(Ordering::Relaxed) > u64::from(place.is_virtual()) {
+        look(tls, root_of(place.dir()), place.accounts(), 4);
+    }
+}

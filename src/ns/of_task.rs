@@ -1,0 +1,225 @@
+//! The namespace of any task, as its directory in proc(5) tells: by the mappings that make it a
+//! member ([`super::member`]). Who may read them may also read the kernel's `ns/ipc`.
+
+use core::ffi::c_char;
+
+use super::member::{BRIDGE_LOWEST, SECRET};
+use crate::abi::{Errno, Result};
+use crate::sys::path::{Fd, Path};
+use crate::syscall;
+
+/// The task's directory in proc(5), as a prefix of a path that is relative to `dir`.
+#[derive(Clone, Copy)]
+pub struct Task {
+    dir: i32,
+    prefix: Path,
+}
+
+impl Task {
+    /// The task of which a path names the ipc namespace: `…/ns/ipc`, or `ipc` in a directory `ns`.
+    pub fn of_path(dir: i32, path: &[u8]) -> Option<Task> {
+        let prefix = match path.strip_suffix(b"ns/ipc") {
+            Some(prefix) if prefix.is_empty() || prefix.ends_with(b"/") => Path::new(&[prefix]),
+            Some(_) => return None,
+            None if path == b"ipc" => Path::new(&[b"../"]),
+            None => return None,
+        };
+        Some(Task { dir, prefix: prefix.ok()? })
+    }
+
+    /// The task of a process id.
+    pub fn of_pid(pid: u64) -> Result<Task> {
+        let mut prefix = Path::new(&[b"/proc/"])?;
+        prefix.push_decimal(pid)?;
+        prefix.push(b"/")?;
+        Ok(Task { dir: libc::AT_FDCWD, prefix })
+    }
+
+    fn path(&self, name: &[u8]) -> Result<Path> {
+        let mut path = self.prefix;
+        path.push(name)?;
+        Ok(path)
+    }
+
+    fn open(&self, name: &[u8]) -> Result<Fd> {
+        self.path(name)?.open_at(self.dir, libc::O_RDONLY)
+    }
+
+    /// The directory of the virtual namespace that the task is in, if it is in one.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT: it has ended. EACCES: not for this user.
+    pub fn namespace(&self) -> Result<Option<Path>> {
+        let maps = match self.open(b"maps") {
+            Err(Errno::ESRCH) => return Err(Errno::ENOENT),
+            other => other?,
+        };
+        let mut process = None;
+        let mut own = None;
+        let mut tid = None;
+        let any = each_line(&maps, |line| {
+            let Some((offset, dir)) = membership(line) else { return };
+            if offset == 0 {
+                process = Path::new(&[dir]).ok();
+            } else if offset >> 12 == *tid.get_or_insert_with(|| self.innermost_id().unwrap_or(0)) {
+                own = Path::new(&[dir]).ok();
+            }
+        });
+        if !any {
+            // The memory is gone already: it is ending.
+            return Err(Errno::ENOENT);
+        }
+        let found = own.or(process).or_else(|| self.bridge());
+        Ok(found.filter(|dir| id_of(dir.as_bytes()).is_some()))
+    }
+
+    /// The task's id as it sees it itself.
+    fn innermost_id(&self) -> Option<u64> {
+        let mut id = None;
+        each_line(&self.open(b"status").ok()?, |line| {
+            if let Some(ids) = line.strip_prefix(b"NSpid:") {
+                let last = ids.rsplit(|&b| b == b'\t').next();
+                id = last.and_then(|digits| core::str::from_utf8(digits).ok()).and_then(|text| text.parse().ok());
+            }
+        });
+        id
+    }
+
+    /// In the middle of exec, or in a program without the library, the descriptor that carries the
+    /// membership over.
+    fn bridge(&self) -> Option<Path> {
+        for fd in BRIDGE_LOWEST..64 {
+            let mut name = self.path(b"fd/").ok()?;
+            name.push_decimal(fd as u64).ok()?;
+            let target = name.read_link_at(self.dir).ok()?;
+            let Some(dir) = target.as_bytes().strip_suffix(b"/control") else { continue };
+            let mut info = self.path(b"fdinfo/").ok()?;
+            info.push_decimal(fd as u64).ok()?;
+            let mut marked = false;
+            each_line(&info.open_at(self.dir, libc::O_RDONLY).ok()?, |line| {
+                marked |= line.strip_prefix(b"pos:\t").is_some_and(|pos| pos != b"0");
+            });
+            if marked {
+                return Path::new(&[dir]).ok();
+            }
+        }
+        None
+    }
+
+    /// readlink(2) of its `ns/ipc` by the kernel.
+    pub fn kernel_link(&self) -> Result<Path> {
+        self.path(b"ns/ipc")?.read_link_at(self.dir)
+    }
+}
+
+/// The id in the name of a virtual namespace's directory, `ROOT/nID/SECRET`.
+pub fn id_of(dir: &[u8]) -> Option<u64> {
+    let (outer, secret) = dir.split_at(dir.len().checked_sub(1 + SECRET)?);
+    if secret[0] != b'/' || !secret[1..].iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let name = &outer[1 + outer.iter().rposition(|&b| b == b'/')?..];
+    let digits = name.strip_prefix(b"n").filter(|digits| !digits.is_empty())?;
+    core::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Offset and directory, if a line of `maps` is a membership: `START-END ---s OFFSET DEV INODE PATH`.
+fn membership(line: &[u8]) -> Option<(u64, &[u8])> {
+    let line = line.strip_suffix(b" (deleted)").unwrap_or(line);
+    let dir = line.strip_suffix(b"/control")?;
+    let mut fields = dir.split(|&b| b == b' ').filter(|field| !field.is_empty());
+    let (_, access, offset) = (fields.next()?, fields.next()?, fields.next()?);
+    if access != b"---s" {
+        return None;
+    }
+    let offset = u64::from_str_radix(core::str::from_utf8(offset).ok()?, 16).ok()?;
+    Some((offset, &dir[dir.iter().position(|&b| b == b'/')?..]))
+}
+
+/// Calls `see` with each line of a file, without its end; of longer ones the last 4 KiB. Whether there
+/// was any.
+fn each_line(file: &Fd, mut see: impl FnMut(&[u8])) -> bool {
+    let mut buffer = [0u8; 8192];
+    let mut have = 0;
+    let mut any = false;
+    loop {
+        // SAFETY: the rest of the buffer is as long as said.
+        let got = unsafe { syscall!(SYS_read, file.0, buffer.as_mut_ptr().add(have), buffer.len() - have) };
+        let Ok(got @ 1..) = got else { return any };
+        have += got;
+        let mut from = 0;
+        while let Some(len) = buffer[from..have].iter().position(|&b| b == b'\n') {
+            any = true;
+            see(&buffer[from..from + len]);
+            from += len + 1;
+        }
+        if from == 0 && have == buffer.len() {
+            from = have / 2;
+        }
+        buffer.copy_within(from..have, 0);
+        have -= from;
+    }
+}
+
+/// The process that a pidfd refers to (`Pid:` in its fdinfo); nothing if the descriptor is none.
+///
+/// # Errors
+///
+/// ESRCH: it has been reaped.
+pub fn process_of_pidfd(fd: i32) -> Result<Option<u64>> {
+    let mut path = Path::new(&[b"/proc/self/fdinfo/"])?;
+    path.push_decimal(fd as u64)?;
+    let mut pid = None;
+    each_line(&path.open(libc::O_RDONLY, 0)?, |line| {
+        if let Some(text) = line.strip_prefix(b"Pid:\t") {
+            pid = core::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<i64>().ok());
+        }
+    });
+    match pid {
+        Some(pid) if pid < 0 => Err(Errno::ESRCH),
+        Some(pid) => Ok(Some(pid as u64)),
+        None => Ok(None),
+    }
+}
+
+/// The user's path, as far as it can be one of these: its last bytes.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, which the kernel has just found out.
+pub unsafe fn is_candidate(path: *const c_char) -> bool {
+    if path.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's contract.
+    let bytes = unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes();
+    bytes.ends_with(b"ipc") && (bytes.len() == 3 || bytes.ends_with(b"ns/ipc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_maps() {
+        let dir = "/dev/shm/mqns/n123/0123456789abcdef0123456789abcdef";
+        let line = format!("7f0000000000-7f0000001000 ---s 00005000 00:1b 77                         {dir}/control");
+        assert_eq!(membership(line.as_bytes()), Some((0x5000, dir.as_bytes())));
+        assert_eq!(membership(format!("{line} (deleted)").as_bytes()), Some((0x5000, dir.as_bytes())));
+        assert_eq!(membership(line.replace("---s", "rw-s").as_bytes()), None);
+        assert_eq!(id_of(dir.as_bytes()), Some(123));
+        assert_eq!(id_of(b"/dev/shm/mqns/i123"), None);
+        assert_eq!(id_of(dir.replace("/n", "/x").as_bytes()), None);
+    }
+
+    #[test]
+    fn paths_that_name_a_namespace() {
+        for path in ["/proc/self/ns/ipc", "ns/ipc", "ipc", "self/ns/ipc"] {
+            assert!(Task::of_path(0, path.as_bytes()).is_some(), "{path}");
+        }
+        for path in ["/proc/self/ns/pid", "xns/ipc", "aipc", ""] {
+            assert!(Task::of_path(0, path.as_bytes()).is_none(), "{path}");
+        }
+    }
+}
