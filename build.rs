@@ -4,6 +4,10 @@
 fn main() {
     println!("cargo:rerun-if-changed=cshim");
     println!("cargo:rerun-if-changed=build.rs");
+    // What every program that preloads the library pays for at its start: looking up symbols that the
+    // library has itself, and C's start files, which serve constructors that it doesn't have.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-Bsymbolic");
+    println!("cargo:rustc-cdylib-link-arg=-nostartfiles");
     cc::Build::new()
         .file("cshim/cshim.c")
         .file("cshim/process.c")

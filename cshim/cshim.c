@@ -474,7 +474,7 @@ int cshim_fcntl(int fd, int cmd, ...)
 extern long mqns_file(long, int, long, long, long);
 
 /* Numbers that `syscall` (src/interpose) sends here instead of to the kernel. */
-unsigned char cshim_intercepted[512] = {
+const unsigned char cshim_intercepted[512] = {
     [SYS_mq_open] = 1, [SYS_mq_unlink] = 1, [SYS_mq_timedsend] = 1, [SYS_mq_timedreceive] = 1,
     [SYS_mq_notify] = 1, [SYS_mq_getsetattr] = 1, [SYS_close] = 1, [SYS_close_range] = 1,
     [SYS_dup] = 1, [SYS_dup3] = 1, [SYS_fcntl] = 1,
@@ -484,7 +484,7 @@ unsigned char cshim_intercepted[512] = {
     [SYS_read] = 1, [SYS_pread64] = 1, [SYS_write] = 1, [SYS_pwrite64] = 1, [SYS_lseek] = 1, [SYS_fstat] = 1,
     [SYS_ftruncate] = 1, [SYS_fchmod] = 1, [SYS_fchown] = 1, [SYS_fsync] = 1, [SYS_fdatasync] = 1,
     [SYS_unshare] = 1, [SYS_setns] = 1, [SYS_clone] = 1, [SYS_clone3] = 1, [SYS_execve] = 1, [SYS_execveat] = 1,
-    [SYS_exit] = 1, [SYS_exit_group] = 1, [SYS_openat] = 1, [SYS_readlinkat] = 1, [SYS_newfstatat] = 1,
+    [SYS_openat] = 1, [SYS_readlinkat] = 1, [SYS_newfstatat] = 1,
     [SYS_statx] = 1,
 #ifdef SYS_open
     [SYS_open] = 1, [SYS_readlink] = 1, [SYS_stat] = 1,
@@ -495,8 +495,6 @@ extern long mqns_unshare(int);
 extern long mqns_setns(int, int);
 extern long cshim_raw_clone(long (*)(long, long, long, long, long, long, long), long, long, long, long, long);
 extern long cshim_raw_clone3(long (*)(long, long, long, long, long, long, long), long, long);
-extern void mqns_process_ends(void);
-extern void mqns_task_ends(void);
 static long raw_function(long nr, long a, long b, long c, long d, long e, long f) { return raw(nr, a, b, c, d, e, f); }
 
 /* syscall(2) with one of those numbers: not a cancellation point, and errno as the kernel has it. */
@@ -582,14 +580,6 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e)
     case SYS_stat:
         return stat((const char *)a, (struct stat *)b);
 #endif
-    case SYS_exit:
-        mqns_task_ends();
-        r = raw(nr, a, 0, 0, 0, 0, 0);
-        break;
-    case SYS_exit_group:
-        mqns_process_ends();
-        r = raw(nr, a, 0, 0, 0, 0, 0);
-        break;
     default:
         r = mqns_file(nr, (int)a, b, c, d);
         if (r == BYPASS)

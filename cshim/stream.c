@@ -14,6 +14,7 @@ extern long mqns_sysctl_open(const char *, int);
 extern long mqns_sysctl_write(int, const char *, size_t);
 extern void mqns_sysctl_refresh(int);
 extern void *mqns_next_fopen(int);
+extern long mqns_ns_opened(int, const char *, int, int);
 
 static ssize_t stream_read(void *cookie, char *to, size_t n)
 {
@@ -59,7 +60,20 @@ static FILE *open_stream(const char *path, const char *mode, int next)
             return stream;
         }
     }
-    return ((FILE *(*)(const char *, const char *))mqns_next_fopen(next))(path, mode);
+    FILE *stream = ((FILE *(*)(const char *, const char *))mqns_next_fopen(next))(path, mode);
+    if (stream != NULL || errno == ENOENT) {
+        /* A namespace of ours takes the place of the kernel's. */
+        int error = errno, flags = strchr(mode, 'e') ? O_CLOEXEC : 0;
+        long fd = mqns_ns_opened(AT_FDCWD, path, flags, -ENOENT);
+        if (fd >= 0 && stream != NULL) {
+            dup3((int)fd, fileno(stream), flags);
+            close((int)fd);
+        } else if (fd >= 0) {
+            return fdopen((int)fd, mode);
+        }
+        errno = error;
+    }
+    return stream;
 }
 
 FILE *cshim_fopen(const char *path, const char *mode) { return open_stream(path, mode, 0); }

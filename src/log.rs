@@ -24,23 +24,39 @@ impl Write for Line {
     }
 }
 
+impl Line {
+    fn new(text: core::fmt::Arguments<'_>) -> Line {
+        let mut line = Line { bytes: [0; 512], len: 0 };
+        let _ = write!(line, "mqns[{}]: {text}", crate::sys::getpid());
+        line.bytes[line.len] = b'\n';
+        line
+    }
+
+    fn write_to(&self, fd: i32) {
+        // SAFETY: the text and the newline after it lie in the array.
+        let _ = unsafe { syscall!(SYS_write, fd, self.bytes.as_ptr(), self.len + 1) };
+    }
+}
+
 /// Writes a line, if the user has asked for it.
 #[cold]
 pub fn refused(why: core::fmt::Arguments<'_>) {
     let Some(target) = environment(c"MQNS_LOG").filter(|t| !t.is_empty() && *t != b"0") else { return };
-    let mut line = Line { bytes: [0; 512], len: 0 };
-    let _ = write!(line, "mqns[{}]: {why}", crate::sys::getpid());
-    line.bytes[line.len] = b'\n';
-    let text = &line.bytes[..line.len + 1];
+    let line = Line::new(why);
     if target[0] == b'/' {
         let Ok(path) = Path::new(&[target]) else { return };
         let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK;
         if let Ok(file) = path.open(flags, 0o600) {
-            // SAFETY: the text is as long as said.
-            let _ = unsafe { syscall!(SYS_write, file.0, text.as_ptr(), text.len()) };
+            line.write_to(file.0);
         }
     } else {
-        // SAFETY: as above.
-        let _ = unsafe { syscall!(SYS_write, 2, text.as_ptr(), text.len()) };
+        line.write_to(2);
     }
+}
+
+/// Says on standard error where and why the library gives up.
+#[cfg(not(test))]
+#[cold]
+pub fn panicked(info: &core::panic::PanicInfo<'_>) {
+    Line::new(format_args!("{info}")).write_to(2);
 }

@@ -130,6 +130,25 @@ fn threaded_server_on_the_loopback() {
     assert!(said.contains("served 1600, "), "{said}");
 }
 
+/// Cancellation unwinds the stack of a thread that sleeps in a hook, and runs the clean-up handlers and
+/// destructors above; so do pthread_exit and an exception, in a signal handler.
+#[test]
+fn what_ends_a_sleeping_thread_passes_through_the_hooks() {
+    for (name, all) in
+        [("harmless_cancel", "handlers 2, destructors 0"), ("harmless_cancel_cxx", "handlers 2, destructors 2")]
+    {
+        let said = works(&[&program(name)]);
+        assert!(said.contains("\nread cancel: cancelled, ") && said.contains("\nlockf exit: cancelled, "), "{said}");
+        for line in said.lines().filter(|line| line.contains(": cancelled, ")) {
+            assert!(line.ends_with(&format!("{all}, thrown 0, returned 0")), "{line}");
+        }
+        // The same with a queue among the descriptors, when hooks do more and signals are taken over.
+        let (dir, state) = (StateDir::new(), StateDir::new());
+        let with_queue = run(true, dir.path(), &state, &[&program(name), "queue"]);
+        assert_eq!(text(&with_queue), said);
+    }
+}
+
 #[test]
 fn setsid() {
     works(&["setsid", "-w", &program("harmless_probe")]);

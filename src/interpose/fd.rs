@@ -150,7 +150,17 @@ pub extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
 /// fcntl(2); BYPASS: the kernel's answer is right as it is.
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isize {
-    let Some(descriptor) = desc::known(fd) else { return BYPASS };
+    let Some(descriptor) = desc::known(fd) else {
+        if !nsfile::is_known(fd) || !matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
+            return BYPASS;
+        }
+        // SAFETY: no pointers.
+        let result = unsafe { syscall!(SYS_fcntl, fd, command, argument) };
+        if let Ok(new) = result {
+            nsfile::duplicated(fd, new as i32);
+        }
+        return raw_result(result);
+    };
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
             // SAFETY: no pointers.

@@ -51,6 +51,7 @@ fn cancellation_point() {
 /// - `path { D, P }`: path P, relative to directory D, leads to one;
 /// - `at { D, P, F }`: the same with `AT_*` flags F, with which it may be D itself;
 /// - `number { N }`: as `fd`, for functions that return the error number;
+/// - `none {}`: nothing;
 /// - `if_fd { C, … }`, `if_path { C, … }`: as above, where C holds.
 macro_rules! hooks {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $ret:ty,
@@ -91,6 +92,18 @@ macro_rules! hooks {
     (@after __fxstat64 $result:ident $version:ident $fd:ident $to:ident) => { hooks!(@descriptor $result $fd $to) };
     (@after stat $result:ident $path:ident $to:ident) => { hooks!(@status $result libc::AT_FDCWD, $path, 0, $to) };
     (@after stat64 $result:ident $path:ident $to:ident) => { hooks!(@status $result libc::AT_FDCWD, $path, 0, $to) };
+    (@after lstat $result:ident $path:ident $to:ident) => {
+        hooks!(@status $result libc::AT_FDCWD, $path, NO_FOLLOW, $to)
+    };
+    (@after lstat64 $result:ident $path:ident $to:ident) => {
+        hooks!(@status $result libc::AT_FDCWD, $path, NO_FOLLOW, $to)
+    };
+    (@after __lxstat $result:ident $version:ident $path:ident $to:ident) => {
+        hooks!(@status $result libc::AT_FDCWD, $path, NO_FOLLOW, $to)
+    };
+    (@after __lxstat64 $result:ident $version:ident $path:ident $to:ident) => {
+        hooks!(@status $result libc::AT_FDCWD, $path, NO_FOLLOW, $to)
+    };
     (@after __xstat $result:ident $version:ident $path:ident $to:ident) => {
         hooks!(@status $result libc::AT_FDCWD, $path, 0, $to)
     };
@@ -110,9 +123,9 @@ macro_rules! hooks {
         hooks!(@status $result $dir, $path, $flags, $to)
     };
     (@after statx $result:ident $dir:ident $path:ident $flags:ident $mask:ident $to:ident) => {
-        if $result == 0 && $flags & NO_FOLLOW == 0 {
+        if $result == 0 {
             // SAFETY: the kernel has accepted the pointers.
-            if let Err(errno) = unsafe { nsfile::extended_status($dir, $path, $to) } {
+            if let Err(errno) = unsafe { nsfile::extended_status($dir, $path, $flags & NO_FOLLOW == 0, $to) } {
                 return ret(Err(errno)) as c_int;
             }
         }
@@ -143,10 +156,10 @@ macro_rules! hooks {
         }
     };
     (@status $result:ident $dir:expr, $path:ident, $flags:expr, $to:ident) => {
-        if $result == 0 && $flags & NO_FOLLOW == 0 {
+        if $result == 0 {
             let path = if $path.is_null() { c"".as_ptr() } else { $path };
             // SAFETY: the kernel has accepted the pointers.
-            if let Err(errno) = unsafe { nsfile::status($dir, path, $to) } {
+            if let Err(errno) = unsafe { nsfile::status($dir, path, $flags & NO_FOLLOW == 0, $to) } {
                 return ret(Err(errno)) as c_int;
             }
         }
@@ -174,8 +187,11 @@ macro_rules! hooks {
             }
         }
     };
-    // The two calls that matter to `/proc/sys/fs/mqueue`.
+    // The two calls that matter to `/proc/sys/fs/mqueue`; and a namespace cannot be read.
     (@sysctl read $fd:ident $to:ident $len:ident) => {
+        if nsfile::is_known($fd) {
+            return ret(Err(Errno::EINVAL));
+        }
         if sysctl::is_known($fd) {
             sysctl::refresh($fd);
         }
@@ -196,6 +212,7 @@ macro_rules! hooks {
             }
         }
     };
+    (@none [] $ret:ty,) => {};
     (@any [$($point:ident)?] $ret:ty, $fd:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
         if desc::is_known($fd) {
             $(hooks!(@$point);)?
@@ -324,6 +341,14 @@ hooks! {
     fn __xstat(version: c_int, path: Path, to: *mut Stat) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::fstat(d, to) }
     /// stat(2).
     fn __xstat64(version: c_int, path: Path, to: *mut Stat) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::fstat(d, to) }
+    /// lstat(2): of a bind mounted namespace.
+    fn lstat(path: Path, to: *mut Stat) -> c_int, none[] { }
+    /// lstat(2).
+    fn lstat64(path: Path, to: *mut Stat) -> c_int, none[] { }
+    /// lstat(2).
+    fn __lxstat(version: c_int, path: Path, to: *mut Stat) -> c_int, none[] { }
+    /// lstat(2).
+    fn __lxstat64(version: c_int, path: Path, to: *mut Stat) -> c_int, none[] { }
     /// fstatat(2).
     fn fstatat(dir: c_int, path: Path, to: *mut Stat, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::fstat(d, to) }
     /// fstatat(2).

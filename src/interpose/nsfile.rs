@@ -61,6 +61,20 @@ pub fn closed(fd: i32) {
     }
 }
 
+/// The process ends: what it has open keeps nothing alive any more.
+pub fn close_all() {
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    for slot in &OPEN {
+        if let fd @ 1.. = slot.load(Ordering::Acquire) as u32 {
+            // SAFETY: no pointers; nobody will use the descriptor any more.
+            let _ = unsafe { syscall!(SYS_close, fd - 1) };
+            closed(fd as i32 - 1);
+        }
+    }
+}
+
 /// `to` is a duplicate of `from`.
 pub fn duplicated(from: i32, to: i32) {
     if COUNT.load(Ordering::Relaxed) == 0 {
@@ -156,9 +170,17 @@ pub unsafe fn linked(dir: c_int, path: *const c_char, to: *mut u8, len: usize, g
         if let Some(path) = unsafe { candidate(path) } {
             return Ok(directory_of(dir, path, got >= 0)?.map(|dir| id_of(&dir)));
         }
-        // A descriptor of one, in /proc/PID/fd.
+        // A descriptor of one, in /proc/PID/fd. What is seen may be cut off.
         // SAFETY: the kernel has stored so many bytes.
         let text = unsafe { core::slice::from_raw_parts(to, got.max(0) as usize) };
+        let whole;
+        let text = if text.len() == len && text.contains(&b'/') {
+            // SAFETY: the caller's contract.
+            whole = Path::new(&[unsafe { CStr::from_ptr(path) }.to_bytes()])?.read_link_at(dir)?;
+            whole.as_bytes()
+        } else {
+            text
+        };
         let text = text.strip_suffix(b" (deleted)").unwrap_or(text);
         Ok(text.strip_suffix(b"/control").and_then(of_task::id_of))
     };
@@ -182,10 +204,10 @@ pub unsafe fn linked(dir: c_int, path: *const c_char, to: *mut u8, len: usize, g
 /// # Safety
 ///
 /// `path` is NUL-terminated, as the kernel has found.
-unsafe fn id_of_path(dir: c_int, path: *const c_char, size: i64) -> Result<Option<u64>> {
+unsafe fn id_of_path(dir: c_int, path: *const c_char, follow: bool, size: i64) -> Result<Option<u64>> {
     // SAFETY: the caller's contract.
     unsafe {
-        if let Some(path) = candidate(path) {
+        if let Some(path) = candidate(path).filter(|_| follow) {
             return Ok(directory_of(dir, path, true)?.map(|dir| id_of(&dir)));
         }
         if size as u64 != CONTROL_SIZE {
@@ -195,7 +217,7 @@ unsafe fn id_of_path(dir: c_int, path: *const c_char, size: i64) -> Result<Optio
         if path.is_empty() {
             return Ok(enter::directory_of_descriptor(dir).map(|(dir, _)| id_of(&dir)));
         }
-        let file = Path::new(&[path])?.open_at(dir, libc::O_RDONLY | libc::O_NONBLOCK)?;
+        let file = Path::new(&[path])?.open_at(dir, libc::O_PATH)?;
         Ok(enter::directory_of_descriptor(file.0).map(|(dir, _)| id_of(&dir)))
     }
 }
@@ -210,10 +232,10 @@ fn kernel_file() -> Result<libc::stat> {
 /// # Safety
 ///
 /// `path` is NUL-terminated, `to` filled in, as the kernel has found.
-pub unsafe fn status(dir: c_int, path: *const c_char, to: *mut libc::stat) -> Result<usize> {
+pub unsafe fn status(dir: c_int, path: *const c_char, follow: bool, to: *mut libc::stat) -> Result<usize> {
     // SAFETY: the caller's contract.
     unsafe {
-        if let Some(id) = id_of_path(dir, path, (*to).st_size)? {
+        if let Some(id) = id_of_path(dir, path, follow, (*to).st_size)? {
             show(to, id);
         }
     }
@@ -253,11 +275,16 @@ pub unsafe fn status_of_descriptor(fd: c_int, to: *mut libc::stat) {
 /// # Safety
 ///
 /// `path` is NUL-terminated or, with AT_EMPTY_PATH, null; `to` filled in.
-pub unsafe fn extended_status(dir: c_int, path: *const c_char, to: *mut libc::statx) -> Result<usize> {
+pub unsafe fn extended_status(
+    dir: c_int,
+    path: *const c_char,
+    follow: bool,
+    to: *mut libc::statx,
+) -> Result<usize> {
     let path = if path.is_null() { c"".as_ptr() } else { path };
     // SAFETY: the caller's contract.
     unsafe {
-        if let Some(id) = id_of_path(dir, path, (*to).stx_size as i64)? {
+        if let Some(id) = id_of_path(dir, path, follow, (*to).stx_size as i64)? {
             if let Ok(st) = kernel_file() {
                 (*to).stx_mode = st.st_mode as u16;
                 (*to).stx_uid = st.st_uid;

@@ -185,9 +185,9 @@ pub fn close_nameless() {
 }
 
 /// The process ends: it takes with it what only it has.
-#[unsafe(no_mangle)]
 pub extern "C" fn mqns_process_ends() {
     close_nameless();
+    super::nsfile::close_all();
     if !member::nobody_has_moved() {
         member::process_ends(member::tls());
     }

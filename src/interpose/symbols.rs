@@ -64,6 +64,8 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "__fxstatat",
             "__fxstatat64",
             "__lseek",
+            "__lxstat",
+            "__lxstat64",
             "__open",
             "__open64",
             "__open64_2",
@@ -113,6 +115,8 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "lockf64",
             "lseek",
             "lseek64",
+            "lstat",
+            "lstat64",
             "mmap",
             "mmap64",
             "open",
@@ -195,7 +199,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
     (
         "task",
         "namespaces of tasks: unshare, setns, and all that makes a task but fork",
-        &["__clone", "clone", "popen", "pthread_create", "setns", "system", "thrd_create", "unshare"],
+        &["__clone", "clone", "popen", "pthread_create", "setns", "system", "thrd_create", "unshare", "wordexp"],
     ),
     ("mod", "syscall(2) with the numbers of the above", &["syscall"]),
 ];

@@ -176,6 +176,18 @@ pub fn spawning<T>(start: impl FnOnce() -> T) -> T {
     result
 }
 
+/// wordexp(3), which runs commands.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn wordexp(words: *const c_char, to: *mut c_void, flags: c_int) -> c_int {
+    let next = next!(c"wordexp": unsafe extern "C" fn(*const c_char, *mut c_void, c_int) -> c_int);
+    // SAFETY: the caller's contract.
+    spawning(|| unsafe { next(words, to, flags) })
+}
+
 unsafe extern "C-unwind" {
     fn cshim_system(command: *const c_char) -> c_int;
 }

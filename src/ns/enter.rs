@@ -147,35 +147,26 @@ fn is_in(fd: i32) -> bool {
 /// setns(2) by a pidfd: the namespaces of the process's leader.
 fn setns_of_process(tls: &Tls, fd: i32, pid: u64, kinds: i32) -> Result<()> {
     super::real_at_start();
-    // The namespace is held before the kernel moves anything.
-    let whom = For::caller();
-    let target = Task::of_pid(pid)?.namespace();
-    let membership = match &target {
-        Ok(Some(dir)) => place(tls, dir.as_bytes()).and_then(|place| member::join(place, whom)).map(Some),
-        Ok(None) => Ok(None),
-        Err(errno) => Err(*errno),
-    };
+    if let Ok(Some(dir)) = Task::of_pid(pid)?.namespace() {
+        // Which of its user namespaces counts is decided by the kernel's part.
+        if kinds & !NEWIPC != 0 {
+            kernel_setns(fd, kinds & !NEWIPC)?;
+        }
+        return enter_virtual(tls, &dir);
+    }
     match kernel_setns(fd, kinds) {
         // Where the kernel has no ipc namespaces.
-        Err(errno) if may_go_without(errno) && membership.is_ok() => {
+        Err(errno) if may_go_without(errno) && namespace_inode(c"/proc/self/ns/ipc") == 0 => {
             if kinds & !NEWIPC != 0 {
                 kernel_setns(fd, kinds & !NEWIPC)?;
-            } else if namespace_inode(c"/proc/self/ns/ipc") != 0 && !super::generous() {
-                return Err(errno);
             } else if !privileged() {
                 return Err(Errno::EPERM);
             }
         }
+        Err(Errno::EPERM) if super::generous() && kinds == NEWIPC => {}
         other => other?,
     }
-    // It was there for the kernel, but on its way out.
-    match membership.map_err(|_| Errno::ESRCH)? {
-        Some(membership) => {
-            membership.assume(tls, whom);
-            Ok(())
-        }
-        None => enter_initial(tls),
-    }
+    enter_initial(tls)
 }
 
 /// Enters the virtual namespace in a directory.
@@ -298,8 +289,16 @@ pub fn clone_begins(tls: &Tls, flags: u64) -> Result<Option<Birth>> {
         }
         return Ok(Some(birth));
     }
-    // "EINVAL: both CLONE_NEWIPC and CLONE_SYSVSEM were specified".
-    if flags & libc::CLONE_SYSVSEM != 0 {
+    // What clone(2) finds wrong before it asks for privileges; "EINVAL: both CLONE_NEWIPC and
+    // CLONE_SYSVSEM were specified".
+    let both = |a: i32, b: i32| flags & a != 0 && flags & b != 0;
+    let without = |a: i32, b: i32| flags & a != 0 && flags & b == 0;
+    if flags & libc::CLONE_SYSVSEM != 0
+        || both(libc::CLONE_NEWNS | libc::CLONE_NEWUSER, libc::CLONE_FS)
+        || without(libc::CLONE_THREAD, libc::CLONE_SIGHAND)
+        || without(libc::CLONE_SIGHAND, libc::CLONE_VM)
+        || both(libc::CLONE_THREAD, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)
+    {
         return Err(Errno::EINVAL);
     }
     if flags & libc::CLONE_NEWUSER == 0 && !privileged() {

@@ -248,8 +248,9 @@ pub fn create(tls: &Tls, whom: For) -> Result<Membership> {
 }
 
 fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Membership> {
-    // Numbers that the kernel does not give to namespaces: those begin at 4026531840.
-    let id = 0x1000_0000 + random() % 0xc000_0000;
+    // Numbers that the kernel does not give to namespaces (those begin at 4026531840), with as many
+    // digits.
+    let id = 1_000_000_000 + random() % 2_900_000_000;
     let secret = [random() | 1, random()];
     let mut outer = *root;
     outer.push(b"/n")?;
@@ -628,8 +629,7 @@ pub fn teardown(dir: &[u8]) -> bool {
         Ok(file) => file,
         Err(errno) => return errno == Errno::ENOENT,
     };
-    // A guest has no state of its own to work with: it leaves this to others.
-    if is_guest() || lock(&file, libc::LOCK_EX).is_err() {
+    if lock(&file, libc::LOCK_EX).is_err() {
         return false;
     }
     let Ok(place) = place(tls(), dir) else {

@@ -18,13 +18,17 @@ pub struct Task {
 impl Task {
     /// The task of which a path names the ipc namespace: `…/ns/ipc`, or `ipc` in a directory `ns`.
     pub fn of_path(dir: i32, path: &[u8]) -> Option<Task> {
-        let prefix = match path.strip_suffix(b"ns/ipc") {
-            Some(prefix) if prefix.is_empty() || prefix.ends_with(b"/") => Path::new(&[prefix]),
-            Some(_) => return None,
-            None if path == b"ipc" => Path::new(&[b"../"]),
-            None => return None,
+        let before = path.strip_suffix(b"ipc")?;
+        let mut above = before;
+        while let Some(shorter) = above.strip_suffix(b"/").or(above.strip_suffix(b"/.")) {
+            above = shorter;
+        }
+        let prefix = if before.is_empty() || above == b"." {
+            &b"../"[..]
+        } else {
+            above.strip_suffix(b"ns").filter(|prefix| prefix.is_empty() || prefix.ends_with(b"/"))?
         };
-        Some(Task { dir, prefix: prefix.ok()? })
+        Some(Task { dir, prefix: Path::new(&[prefix]).ok()? })
     }
 
     /// The task of a process id.
@@ -194,7 +198,7 @@ pub unsafe fn is_candidate(path: *const c_char) -> bool {
     }
     // SAFETY: the caller's contract.
     let bytes = unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes();
-    bytes.ends_with(b"ipc") && (bytes.len() == 3 || bytes.ends_with(b"ns/ipc"))
+    bytes.ends_with(b"ipc") && (bytes.len() == 3 || bytes.ends_with(b"/ipc"))
 }
 
 #[cfg(test)]
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn paths_that_name_a_namespace() {
-        for path in ["/proc/self/ns/ipc", "ns/ipc", "ipc", "self/ns/ipc"] {
+        for path in ["/proc/self/ns/ipc", "ns/ipc", "ipc", "self/ns/ipc", "./ipc", "./ns/../ns//ipc"] {
             assert!(Task::of_path(0, path.as_bytes()).is_some(), "{path}");
         }
         for path in ["/proc/self/ns/pid", "xns/ipc", "aipc", ""] {

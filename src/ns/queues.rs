@@ -299,8 +299,7 @@ fn create_queue(
     }
     super::member::glance(tls, place);
     may_create(place)?;
-    // SAFETY: no pointers.
-    let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
+    let uid = real_uid();
     let (maxmsg, msgsize) = admit(tls, place, uid, attr)?;
     let cost = msgqueue_cost(maxmsg, msgsize);
     let mut draft = Draft {
@@ -387,6 +386,31 @@ fn create_queue(
     enter_table(map.map(), fd, oflag)
 }
 
+/// The caller's real uid as its parent user namespace knows it: that is who pays, wherever he is.
+fn real_uid() -> u32 {
+    // SAFETY: no pointers.
+    let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
+    let mut text = [0u8; 4096];
+    let map = uid_map(&mut text);
+    for line in map.split(|&b| b == b'\n') {
+        let mut numbers = line.split(|b| b.is_ascii_whitespace()).filter_map(decimal);
+        if let (Some(inside), Some(outside), Some(count)) = (numbers.next(), numbers.next(), numbers.next())
+            && (inside..inside + count).contains(&(uid as u64))
+        {
+            return (outside + (uid as u64 - inside)) as u32;
+        }
+    }
+    uid
+}
+
+/// The caller's user namespace (user_namespaces(7)), as far as it fits.
+fn uid_map(text: &mut [u8]) -> &[u8] {
+    let Ok(file) = Path::new(&[b"/proc/self/uid_map"]).and_then(|p| p.open_own(libc::O_RDONLY)) else { return b"" };
+    // SAFETY: the buffer is as long as said.
+    let got = unsafe { syscall!(SYS_read, file.0, text.as_mut_ptr(), text.len()) }.unwrap_or(0);
+    &text[..got]
+}
+
 /// EOVERFLOW: the caller has no id in the user namespace that owns the namespace, because none has
 /// been mapped yet (user_namespaces(7)).
 fn may_create(place: &Place) -> Result<()> {
@@ -424,11 +448,11 @@ fn may_exceed() -> bool {
 
 /// The initial user namespace maps every id to itself (user_namespaces(7)).
 pub fn in_initial_user_namespace() -> bool {
-    let Ok(file) = Path::new(&[b"/proc/self/uid_map"]).and_then(|p| p.open(libc::O_RDONLY, 0)) else { return true };
+    if Path::new(&[b"/proc/self/uid_map"]).and_then(|path| path.stat()).is_err() {
+        return true;
+    }
     let mut text = [0u8; 64];
-    // SAFETY: the buffer is as long as said.
-    let got = unsafe { syscall!(SYS_read, file.0, text.as_mut_ptr(), text.len()) }.unwrap_or(0);
-    let mut words = text[..got].split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty());
+    let mut words = uid_map(&mut text).split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty());
     let want: [&[u8]; 3] = [b"0", b"0", b"4294967295"];
     want.iter().all(|w| words.next() == Some(w))
 }
@@ -629,7 +653,7 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
 /// The end of a namespace: its names go, and the queues that nobody has open. Nobody is a member.
 #[cold]
 pub fn end(place: &super::Referred) {
-    let Ok(tls) = crate::sys::tls::ready() else { return };
+    let tls = super::member::tls();
     let place = place.place();
     each(place, b"/sb", |name| {
         let _ = unlink(tls, place, name);

@@ -29,13 +29,16 @@ impl LocalLock {
 
     /// Takes the lock; sleeps while another thread has it.
     pub fn lock<'a>(&'a self, tls: &'a Tls) -> LocalHeld<'a> {
+        // Who has slept may not be the only one: from then on it leaves a 2, so that the next is woken.
+        let mut alone = true;
         loop {
             tls.enter_critical();
-            if self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            if alone && self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
                 || self.0.swap(2, Ordering::Acquire) == 0
             {
                 return LocalHeld(self, tls);
             }
+            alone = false;
             tls.leave_critical();
             // SAFETY: the word is static.
             let _ = unsafe {

@@ -132,8 +132,11 @@ pub fn ready() -> Result<&'static Tls> {
     set_up(tls)
 }
 
+/// In the page instead of a generation, with a thread id: that thread is putting the process's own
+/// records right.
+const BUSY: u64 = 1 << 63;
+
 /// What the process's own records need when it turns out to be a new one, made by thread `parent`.
-/// (Also called once in a process that was not forked, when there is nothing to do.)
 fn after_fork(parent: u32) {
     super::local::forget_hazards();
     let hook = AFTER_FORK.load(Ordering::Acquire);
@@ -150,17 +153,23 @@ pub static AFTER_FORK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 #[inline(never)]
 fn set_up(tls: &'static Tls) -> Result<&'static Tls> {
     let page = wiped_page()?;
-    let mut generation = page.load(Ordering::Relaxed);
-    if generation == 0 {
-        let fresh = LAST_GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
-        generation = match page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+    let busy = BUSY | gettid() as u64;
+    let generation = loop {
+        match page.compare_exchange(0, busy, Ordering::Acquire, Ordering::Acquire) {
+            // The page has been wiped: this is a fork child, and nobody goes on before its records are
+            // right.
             Ok(_) => {
                 after_fork(tls.tid.load(Ordering::Relaxed));
-                fresh
+                let fresh = LAST_GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
+                page.store(fresh, Ordering::Release);
+                break fresh;
             }
-            Err(other) => other,
-        };
-    }
+            // A signal handler of the very thread that is at it sees what there is.
+            Err(other) if other & BUSY == 0 || other == busy => break other,
+            // SAFETY: no arguments.
+            Err(_) => drop(unsafe { syscall!(SYS_sched_yield) }),
+        }
+    };
     tls.tid.store(gettid(), Ordering::Relaxed);
     tls.hazard.store(super::local::hazard_record() as *const _ as usize, Ordering::Relaxed);
     tls.robust.store(robust_head(tls)? as usize, Ordering::Relaxed);
@@ -191,7 +200,10 @@ fn wiped_page() -> Result<&'static AtomicU64> {
             let _ = syscall!(SYS_munmap, at, 4096);
             return Err(if errno == Errno::EINVAL { Errno::ENOSYS } else { errno });
         }
-        at as *mut AtomicU64
+        let page = at as *mut AtomicU64;
+        // Not zero, as it is in a fork child.
+        (*page).store(LAST_GENERATION.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        page
     };
     match WIPED.compare_exchange(core::ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: both pages are mapped; the losing one is ours alone.

@@ -477,6 +477,117 @@ static UNUSED void handle(int sig, int flags)
 }
 #define signals_handled() atomic_load(&shared->stage[63])
 
+/* ---- Namespaces -------------------------------------------------------------------------- */
+
+/* The number in a link `ipc:[N]`. */
+#define ns_number(path) ns_number_at(__FILE__, __LINE__, path)
+static UNUSED unsigned long ns_number_at(const char *file, int line, const char *path)
+{
+	char b[64] = "";
+	unsigned long n = 0;
+	ssize_t len = readlink(path, b, sizeof b - 1);
+	if (len < 0)
+		fail_at(file, line, "readlink %s: expected success, got -1 %s", path, errno_name(errno));
+	if (sscanf(b, "ipc:[%lu]", &n) != 1 || len != snprintf(NULL, 0, "ipc:[%lu]", n))
+		fail_at(file, line, "readlink %s: expected ipc:[N], got %s", path, b);
+	return n;
+}
+/* Of the calling thread, of this process's leader, of another task. */
+#define my_ns() ns_number("/proc/thread-self/ns/ipc")
+#define leader_ns() ns_number("/proc/self/ns/ipc")
+#define ns_of(pid) ns_number(ns_path(pid))
+static UNUSED const char *ns_path(pid_t pid)
+{
+	static _Thread_local char path[64];
+	snprintf(path, sizeof path, "/proc/%d/ns/ipc", (int)pid);
+	return path;
+}
+
+/* The name is that of a queue in the caller's namespace, or of none. */
+#define present(name) EQ(mq_close(OK(mq_open(name, O_RDWR))), 0)
+#define missing(name) FAILS(mq_open(name, O_RDWR), ENOENT)
+
+/* A child made by a call that returns twice, waited for; see CHILD. */
+#define CHILD_BY(call)                                                                           \
+	for (pid_t child_ = OK(call); child_ == 0 || (join(child_), 0); _exit(0))
+
+/* A system call that makes a child on the caller's own stack, as fork does. */
+static UNUSED pid_t raw_clone(unsigned long flags)
+{
+	return syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+}
+/* The same by clone3, or by clone where there is none. */
+static UNUSED pid_t raw_clone3(unsigned long flags)
+{
+	uint64_t args[8] = {[0] = flags, [4] = SIGCHLD}; /* flags … exit_signal … */
+	pid_t p = syscall(435 /* clone3 */, args, sizeof args);
+	return p < 0 && errno == ENOSYS ? raw_clone(flags) : p;
+}
+/* The C library's clone, with a stack of its own. */
+static UNUSED pid_t clone_with_stack(int flags, int (*fn)(void *), void *arg)
+{
+	enum { SIZE = 256 * 1024 };
+	char *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		FAIL("mmap: %s", errno_name(errno));
+	return clone(fn, p + SIZE, flags | SIGCHLD, arg);
+}
+
+/* Runs a function in a thread of its own, to its end. */
+static UNUSED void in_thread(void *(*fn)(void *), void *arg)
+{
+	pthread_t t;
+	EQ(pthread_create(&t, NULL, fn, arg), 0);
+	EQ(pthread_join(t, NULL), 0);
+}
+
+/* One descriptor over a socket. */
+static UNUSED void pass_fd(int sock, int fd)
+{
+	char c = 'f', buf[CMSG_SPACE(sizeof fd)] = {0};
+	struct iovec v = {&c, 1};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = buf,
+			   .msg_controllen = sizeof buf};
+	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = CMSG_LEN(sizeof fd);
+	memcpy(CMSG_DATA(h), &fd, sizeof fd);
+	EQ(sendmsg(sock, &m, 0), 1);
+}
+static UNUSED int accept_fd(int sock)
+{
+	char c, buf[CMSG_SPACE(sizeof(int))];
+	struct iovec v = {&c, 1};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = buf,
+			   .msg_controllen = sizeof buf};
+	int fd;
+	EQ(recvmsg(sock, &m, 0), 1);
+	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+	TRUE(h && h->cmsg_type == SCM_RIGHTS);
+	memcpy(&fd, CMSG_DATA(h), sizeof fd);
+	return fd;
+}
+
+/* Maps one user and group of the caller's new user namespace to 0 in it. */
+static UNUSED void map_ids(uid_t u, gid_t g)
+{
+	char b[64];
+	const char *const file[] = {"/proc/self/setgroups", "/proc/self/uid_map", "/proc/self/gid_map"};
+	for (int i = 0; i < 3; i++) {
+		int n = i ? snprintf(b, sizeof b, "0 %u 1", i == 1 ? u : g) : snprintf(b, sizeof b, "deny");
+		int fd = OK(open(file[i], O_WRONLY));
+		EQ(write(fd, b, n), n);
+		close(fd);
+	}
+}
+/* An ordinary user whose own /proc files are its own, though it has been somebody else. */
+static UNUSED void become_ordinary(uid_t u)
+{
+	become(u);
+	OK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+}
+
 /* `conf_x @visit` makes a queue and takes it away again: the next user, who finds what a process
  * without a chance to clean up has left. */
 HELPER(visit)
