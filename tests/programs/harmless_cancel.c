@@ -1,0 +1,2 @@
+/* See harmless_cancel.h. */
+#include "harmless_cancel.h"
