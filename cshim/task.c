@@ -2,6 +2,7 @@
  * program's; system(3) and popen(3), which start programs behind every hook. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -50,10 +51,13 @@ uint32_t cshim_tid(void)
 
 static pthread_key_t key;
 
-static void thread_ends(void *unused)
+/* The thread's other data may have destructors that use queues: the last round is ours. */
+static void thread_ends(void *round)
 {
-    (void)unused;
-    mqns_task_ends();
+    if ((char *)round < (char *)PTHREAD_DESTRUCTOR_ITERATIONS)
+        pthread_setspecific(key, (char *)round + 1);
+    else
+        mqns_task_ends();
 }
 
 static void track_threads(void)
@@ -70,7 +74,7 @@ void cshim_track_threads(void)
 }
 
 /* The calling thread has one: it leaves it at its end. */
-void cshim_track_thread(void) { pthread_setspecific(key, &key); }
+void cshim_track_thread(void) { pthread_setspecific(key, (void *)1); }
 
 /* ---- clone(2) --------------------------------------------------------------------------------- */
 

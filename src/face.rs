@@ -21,6 +21,7 @@ use crate::ns::{Place, queues};
 use crate::offset;
 use crate::queue::{self, notify};
 use crate::shm::Map;
+use crate::shm::layout::F_BEREFT;
 use crate::shm::layout::Header;
 use crate::sys::path::{Fd, Path, stat_fd};
 use crate::sys::tls::{self, Tls};
@@ -92,11 +93,17 @@ fn real(map: &Map) -> Option<Real> {
         {
             return Some(found);
         }
-        if let Some(found) = look(queues::hidden(place, map.ino, b".x"), false) {
+        if let Some(found) = look(queues::hidden(place, map.ino, b".x"), is_bereft(map)) {
             return Some(found);
         }
     }
     None
+}
+
+/// Whether the queue would have its name still if its namespace lived. The kernel drops the file system
+/// as a whole then, and takes no name away.
+fn is_bereft(map: &Map) -> bool {
+    map.header().flags.load(Relaxed) & F_BEREFT != 0
 }
 
 /// Whole seconds since the epoch: the mqueue file system knows nothing finer.
@@ -591,7 +598,7 @@ fn hold(path: &Path, is_right: impl Fn(&libc::stat) -> bool) -> Result<Option<He
     if !is_right(&file.stat()?) {
         return Ok(None);
     }
-    let mut link = Path::new(&[b"/proc/self/fd/"])?;
+    let mut link = Path::new(&[b"/proc/thread-self/fd/"])?;
     link.push_decimal(file.0 as u64)?;
     Ok(Some(Held { _file: file, link }))
 }

@@ -9,9 +9,10 @@ use core::ffi::{c_int, c_uint, c_void};
 use super::{BYPASS, jump, next, nsfile, raw_result, ret, sysctl};
 use crate::abi::{self, Errno, FILENT_SIZE, Result};
 use crate::desc::{self, Descriptor};
-use crate::ns::member;
+use crate::ns::across;
 use crate::queue::notify::{self, LOCK_BASE};
 use crate::sys::fault;
+use crate::sys::path::{Path, each_entry};
 use crate::sys::tls;
 use crate::syscall;
 
@@ -151,15 +152,18 @@ pub extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isize {
     let Some(descriptor) = desc::known(fd) else {
-        if !nsfile::is_known(fd) || !matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
+        if !nsfile::is_known(fd) || !matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC | libc::F_GETFL) {
             return BYPASS;
         }
         // SAFETY: no pointers.
         let result = unsafe { syscall!(SYS_fcntl, fd, command, argument) };
-        if let Ok(new) = result {
-            nsfile::duplicated(fd, new as i32);
-        }
-        return raw_result(result);
+        return raw_result(result.map(|value| {
+            if command == libc::F_GETFL {
+                return nsfile::visible_flags(value as i32) as usize;
+            }
+            nsfile::duplicated(fd, value as i32);
+            value
+        }));
     };
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
@@ -496,6 +500,9 @@ pub unsafe extern "C-unwind" fn epoll_pwait(
 /// from now on.
 #[cfg_attr(test, allow(dead_code))]
 fn arrived(fd: c_int) {
+    // SAFETY: no pointers.
+    let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }.unwrap_or(0) as i32;
+    nsfile::arrived(fd, flags);
     desc::arrived(fd);
     if desc::is_known(fd) {
         let _ = super::mq::ready();
@@ -577,18 +584,28 @@ extern "C" fn look_at_inherited() {
     for fd in 0..64 {
         // SAFETY: no pointers.
         let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }.unwrap_or(0) as i32;
-        if flags & TELLING == member::BRIDGE_FLAGS {
+        if flags & TELLING == across::FLAGS {
             bridges[count] = fd;
             count += 1;
         }
+        nsfile::arrived(fd, flags);
         let ours = flags & (libc::O_ACCMODE | libc::O_DIRECT) == libc::O_RDWR | libc::O_DIRECT;
         if ours || flags & libc::O_PATH != 0 {
             arrived(fd);
         }
     }
-    if count != 0 {
-        member::adopt(&bridges[..count]);
-    }
+    across::adopt(&bridges[..count]);
+}
+
+/// The rest of them, for a process that is ending: what it does not know it cannot close.
+pub fn look_at_high_numbers() {
+    let Ok(own) = Path::new(&[b"/proc/thread-self/fd"]).and_then(|path| path.open_own(libc::O_RDONLY)) else { return };
+    each_entry(&own, |name| {
+        let fd = core::str::from_utf8(name).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        if fd >= 64 && !desc::is_known(fd) && !nsfile::is_known(fd) {
+            arrived(fd);
+        }
+    });
 }
 
 #[cfg(not(test))]

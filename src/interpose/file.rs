@@ -132,6 +132,8 @@ macro_rules! hooks {
     };
     (@after fstatfs $result:ident $fd:ident $to:ident) => { hooks!(@file_system $result $fd $to) };
     (@after fstatfs64 $result:ident $fd:ident $to:ident) => { hooks!(@file_system $result $fd $to) };
+    (@after statfs $result:ident $path:ident $to:ident) => { hooks!(@file_system_at $result $path $to) };
+    (@after statfs64 $result:ident $path:ident $to:ident) => { hooks!(@file_system_at $result $path $to) };
     (@after readlink $result:ident $path:ident $to:ident $len:ident) => {
         hooks!(@link $result libc::AT_FDCWD, $path, $to, $len)
     };
@@ -152,7 +154,16 @@ macro_rules! hooks {
     (@descriptor $result:ident $fd:ident $to:ident) => {
         if $result == 0 {
             // SAFETY: the kernel has filled it in.
-            unsafe { nsfile::status_of_descriptor($fd, $to) };
+            unsafe {
+                if (*$to).st_mode == QUEUE_MODE {
+                    // Perhaps a queue's that has come over exec under a high number.
+                    desc::arrived($fd);
+                    if let Some(result) = face::with_any($fd, |d, _| face::fstat(d, $to)) {
+                        return ret(result) as c_int;
+                    }
+                }
+                nsfile::status_of_descriptor($fd, $to);
+            }
         }
     };
     (@status $result:ident $dir:expr, $path:ident, $flags:expr, $to:ident) => {
@@ -166,6 +177,13 @@ macro_rules! hooks {
     };
     (@file_system $result:ident $fd:ident $to:ident) => {
         if $result == 0 && let Some(kind) = nsfile::kind_of_file_system($fd) {
+            // SAFETY: the kernel has filled it in.
+            unsafe { (*$to).f_type = kind };
+        }
+    };
+    (@file_system_at $result:ident $path:ident $to:ident) => {
+        // SAFETY: the kernel has accepted the path.
+        if $result == 0 && let Some(kind) = unsafe { nsfile::kind_of_file_system_at($path) } {
             // SAFETY: the kernel has filled it in.
             unsafe { (*$to).f_type = kind };
         }
@@ -202,7 +220,18 @@ macro_rules! hooks {
             return ret(unsafe { sysctl::write($fd, $from.cast(), $len) });
         }
     };
+    (@sysctl __open_2 $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
+    (@sysctl __open64_2 $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
+    (@sysctl __openat_2 $dir:ident $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
+    (@sysctl __openat64_2 $dir:ident $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
     (@sysctl $($other:ident)*) => {};
+    (@limit $path:ident $flags:ident) => {
+        // SAFETY: the caller's contract.
+        let opened = unsafe { sysctl::mqns_sysctl_open($path, $flags) };
+        if opened != BYPASS {
+            return ret(crate::sys::check(opened)) as c_int;
+        }
+    };
     (@fd [$($point:ident)?] $ret:ty, $fd:expr => |$d:pat_param, $tls:pat_param| $answer:expr) => {
         if desc::is_known($fd) {
             $(hooks!(@$point);)?
@@ -266,6 +295,8 @@ fn kernel_result(result: isize) -> isize {
     if result == -1 { -(unsafe { *cshim_errno() } as isize) } else { result }
 }
 
+/// What the FIFO of a queue shows.
+const QUEUE_MODE: u32 = libc::S_IFIFO | 0o666;
 const FOLLOW: c_int = 0;
 const NO_FOLLOW: c_int = libc::AT_SYMLINK_NOFOLLOW;
 
@@ -363,6 +394,10 @@ hooks! {
     fn fstatfs(fd: c_int, to: *mut libc::statfs) -> c_int, any[] { fd => |d, _| face::fstatfs(d, to) }
     /// fstatfs(2).
     fn fstatfs64(fd: c_int, to: *mut libc::statfs) -> c_int, any[] { fd => |d, _| face::fstatfs(d, to) }
+    /// statfs(2): of a namespace.
+    fn statfs(path: Path, to: *mut libc::statfs) -> c_int, none[] { }
+    /// statfs(2).
+    fn statfs64(path: Path, to: *mut libc::statfs) -> c_int, none[] { }
     /// fstatvfs(3).
     fn fstatvfs(fd: c_int, to: *mut libc::statvfs) -> c_int, any[] { fd => |d, _| face::fstatvfs(d, to) }
     /// fstatvfs(3).

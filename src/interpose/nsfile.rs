@@ -8,11 +8,11 @@
 //! namespace alive wherever the descriptor goes.
 
 use core::ffi::{CStr, c_char, c_int, c_ulong, c_void};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::{BYPASS, next, raw_result, ret};
 use crate::abi::{Errno, Result};
-use crate::ns::control::{BOUND, CONTROL_SIZE};
+use crate::ns::control::CONTROL_SIZE;
 use crate::ns::of_task::{self, Task};
 use crate::ns::{self, Place, enter, member};
 use crate::sys::path::{Fd, Path, stat_fd};
@@ -21,39 +21,35 @@ use crate::syscall;
 /// `NSFS_MAGIC` (linux/magic.h).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 
-/// Descriptors of namespaces that this process has opened: 1 + descriptor, number of the place. When
-/// the last is closed the namespace may end.
-static OPEN: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+/// Descriptors of namespaces that this process has opened, as far as their numbers fit: 1 + number of
+/// the place. When the last is closed the namespace may end.
+static OPEN: [AtomicU32; 4096] = [const { AtomicU32::new(0) }; 4096];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 fn remember(fd: i32, place: &'static Place) {
-    for slot in &OPEN {
-        let packed = (fd as u64 + 1) | (place.index() as u64) << 32;
-        if slot.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            COUNT.fetch_add(1, Ordering::Relaxed);
-            let _ = place.refer().keep();
-            return;
-        }
+    if let Some(slot) = OPEN.get(fd as usize)
+        && slot.compare_exchange(0, 1 + place.index() as u32, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        let _ = place.refer().keep();
     }
 }
 
 /// Whether a descriptor is one of these.
 #[inline(always)]
 pub fn is_known(fd: i32) -> bool {
-    COUNT.load(Ordering::Relaxed) != 0 && find(fd).is_some()
-}
-
-fn find(fd: i32) -> Option<&'static AtomicU64> {
-    OPEN.iter().find(|slot| slot.load(Ordering::Acquire) as u32 == fd as u32 + 1)
+    COUNT.load(Ordering::Relaxed) != 0 && OPEN.get(fd as usize).is_some_and(|slot| slot.load(Ordering::Acquire) != 0)
 }
 
 /// `fd` has been closed: its namespace goes if that was all that kept it.
 #[cold]
 pub fn closed(fd: i32) {
-    let Some(slot) = find(fd) else { return };
-    let packed = slot.swap(0, Ordering::AcqRel);
+    let known = OPEN.get(fd as usize).map_or(0, |slot| slot.swap(0, Ordering::AcqRel));
+    if known == 0 {
+        return;
+    }
     COUNT.fetch_sub(1, Ordering::Relaxed);
-    if let Ok(place) = Place::of((packed >> 32) as usize) {
+    if let Ok(place) = Place::of(known as usize - 1) {
         if place.is_virtual() {
             member::teardown(place.dir());
         }
@@ -66,11 +62,11 @@ pub fn close_all() {
     if COUNT.load(Ordering::Relaxed) == 0 {
         return;
     }
-    for slot in &OPEN {
-        if let fd @ 1.. = slot.load(Ordering::Acquire) as u32 {
+    for (fd, slot) in OPEN.iter().enumerate() {
+        if slot.load(Ordering::Acquire) != 0 {
             // SAFETY: no pointers; nobody will use the descriptor any more.
-            let _ = unsafe { syscall!(SYS_close, fd - 1) };
-            closed(fd as i32 - 1);
+            let _ = unsafe { syscall!(SYS_close, fd) };
+            closed(fd as i32);
         }
     }
 }
@@ -83,8 +79,8 @@ pub fn duplicated(from: i32, to: i32) {
     if is_known(to) {
         closed(to);
     }
-    if let Some(slot) = find(from)
-        && let Ok(place) = Place::of((slot.load(Ordering::Acquire) >> 32) as usize)
+    if let Some(known @ 1..) = OPEN.get(from as usize).map(|slot| slot.load(Ordering::Acquire))
+        && let Ok(place) = Place::of(known as usize - 1)
     {
         remember(to, place);
     }
@@ -98,6 +94,28 @@ pub fn duplicated(from: i32, to: i32) {
 unsafe fn candidate<'a>(path: *const c_char) -> Option<&'a [u8]> {
     // SAFETY: the caller's contract.
     unsafe { of_task::is_candidate(path).then(|| CStr::from_ptr(path).to_bytes()) }
+}
+
+/// Whether this process, or the one it came from by fork, has bind mounted a namespace: then a file is
+/// looked at as it is opened, and replaced by one that keeps the namespace alive beyond umount(2).
+static MOUNTED: AtomicUsize = AtomicUsize::new(0);
+
+/// A descriptor has come over a socket or exec.
+pub fn arrived(fd: i32, flags: i32) {
+    let telling = libc::O_ACCMODE | libc::O_NOFOLLOW | libc::O_DSYNC | libc::O_DIRECT | libc::O_PATH;
+    if flags & telling == libc::O_NOFOLLOW
+        && !is_known(fd)
+        && let Some((dir, _)) = enter::directory_of_descriptor(fd)
+        && let Ok(place) = ns::place(member::tls(), dir.as_bytes())
+    {
+        remember(fd, place.place());
+    }
+}
+
+/// F_GETFL of a namespace descriptor.
+pub fn visible_flags(flags: i32) -> i32 {
+    let flags = flags & !libc::O_NOFOLLOW;
+    if flags & enter::LOOKS_LIKE_PATH != 0 { libc::O_PATH } else { flags }
 }
 
 /// What the kernel has left to us: the directory of the task's virtual namespace. Where the kernel
@@ -126,6 +144,18 @@ fn id_of(dir: &Path) -> u64 {
 /// `path` is NUL-terminated, as the kernel has found.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: c_int, result: c_int) -> isize {
+    if flags & libc::O_NOFOLLOW != 0 {
+        // The link itself.
+        return BYPASS;
+    }
+    if result >= 0
+        && MOUNTED.load(Ordering::Relaxed) != 0
+        && let Some((dir, _)) = enter::directory_of_descriptor(result)
+    {
+        // SAFETY: the kernel has just given it to us.
+        let _ = unsafe { syscall!(SYS_close, result) };
+        return raw_result(open(&dir, flags).map(|fd| fd as usize));
+    }
     // SAFETY: the caller's contract.
     let Some(path) = (unsafe { candidate(path) }) else { return BYPASS };
     let found = directory_of(dir, path, result >= 0);
@@ -142,11 +172,10 @@ pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: 
 
 fn open(dir: &Path, flags: c_int) -> Result<i32> {
     let place = ns::place(member::tls(), dir.as_bytes())?;
-    let file = if flags & libc::O_PATH != 0 {
-        Path::new(&[place.dir(), b"/control"])?.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?
-    } else {
-        member::hold(&place, 0)?
-    };
+    let file = member::hold(&place, if flags & libc::O_PATH != 0 { enter::LOOKS_LIKE_PATH } else { 0 })?;
+    // Nothing to be read by those who read behind our hooks.
+    // SAFETY: no pointers.
+    unsafe { syscall!(SYS_lseek, file.0, 0, libc::SEEK_END)? };
     if flags & libc::O_CLOEXEC == 0 {
         // SAFETY: no pointers.
         unsafe { syscall!(SYS_fcntl, file.0, libc::F_SETFD, 0)? };
@@ -166,17 +195,20 @@ pub unsafe fn linked(dir: c_int, path: *const c_char, to: *mut u8, len: usize, g
         return got;
     }
     let answer = || -> Result<Option<u64>> {
+        // SAFETY: the kernel has stored so many bytes; the path is NUL-terminated.
+        let (text, name) = unsafe { (core::slice::from_raw_parts(to, got.max(0) as usize), CStr::from_ptr(path)) };
+        if name.is_empty() && text.starts_with(b"ipc") {
+            // Of a descriptor of the link.
+            return Ok(directory_of(libc::AT_FDCWD, Path::of_descriptor(dir)?.as_bytes(), true)?.map(|dir| id_of(&dir)));
+        }
         // SAFETY: the caller's contract.
         if let Some(path) = unsafe { candidate(path) } {
             return Ok(directory_of(dir, path, got >= 0)?.map(|dir| id_of(&dir)));
         }
         // A descriptor of one, in /proc/PID/fd. What is seen may be cut off.
-        // SAFETY: the kernel has stored so many bytes.
-        let text = unsafe { core::slice::from_raw_parts(to, got.max(0) as usize) };
         let whole;
         let text = if text.len() == len && text.contains(&b'/') {
-            // SAFETY: the caller's contract.
-            whole = Path::new(&[unsafe { CStr::from_ptr(path) }.to_bytes()])?.read_link_at(dir)?;
+            whole = Path::new(&[name.to_bytes()])?.read_link_at(dir)?;
             whole.as_bytes()
         } else {
             text
@@ -224,7 +256,7 @@ unsafe fn id_of_path(dir: c_int, path: *const c_char, follow: bool, size: i64) -
 
 /// What the files of the kernel's namespaces have in common.
 fn kernel_file() -> Result<libc::stat> {
-    Path::new(&[b"/proc/self/ns/mnt"])?.open(libc::O_RDONLY, 0)?.stat()
+    Path::new(&[b"/proc/thread-self/ns/mnt"])?.open(libc::O_RDONLY, 0)?.stat()
 }
 
 /// After stat(2) has succeeded.
@@ -275,12 +307,7 @@ pub unsafe fn status_of_descriptor(fd: c_int, to: *mut libc::stat) {
 /// # Safety
 ///
 /// `path` is NUL-terminated or, with AT_EMPTY_PATH, null; `to` filled in.
-pub unsafe fn extended_status(
-    dir: c_int,
-    path: *const c_char,
-    follow: bool,
-    to: *mut libc::statx,
-) -> Result<usize> {
+pub unsafe fn extended_status(dir: c_int, path: *const c_char, follow: bool, to: *mut libc::statx) -> Result<usize> {
     let path = if path.is_null() { c"".as_ptr() } else { path };
     // SAFETY: the caller's contract.
     unsafe {
@@ -307,12 +334,58 @@ pub fn kind_of_file_system(fd: c_int) -> Option<i64> {
     (st.st_size as u64 == CONTROL_SIZE && enter::directory_of_descriptor(fd).is_some()).then_some(NSFS_MAGIC)
 }
 
+/// After statfs(2) has succeeded: the same, of a namespace that is bind mounted.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, as the kernel has found.
+pub unsafe fn kind_of_file_system_at(path: *const c_char) -> Option<i64> {
+    // SAFETY: the caller's contract.
+    let path = unsafe { CStr::from_ptr(path) };
+    let file = Path::new(&[path.to_bytes()]).and_then(|path| path.open(libc::O_PATH, 0)).ok()?;
+    kind_of_file_system(file.0)
+}
+
+/// umount2(2): what a bind mount has kept alive may end.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
+    let next = next!(c"umount2": unsafe extern "C" fn(*const c_char, c_int) -> c_int);
+    // SAFETY: the caller's contract.
+    let result = unsafe { next(target, flags) };
+    if result == 0
+        && MOUNTED.load(Ordering::Relaxed) != 0
+        && let Ok(place) = ns::current(member::tls())
+    {
+        member::look(place.root(), place.accounts(), usize::MAX);
+    }
+    result
+}
+
+/// umount(2): see [`umount2`].
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn umount(target: *const c_char) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { umount2(target, 0) }
+}
+
 /// ioctl(2) with one of the requests of ioctl_ns(2). BYPASS: not ours.
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_ns_ioctl(fd: c_int, request: c_ulong) -> isize {
     const NS_GET_USERNS: u32 = 0xb701;
     const NS_GET_NSTYPE: u32 = 0xb703;
     let Some((dir, _)) = enter::directory_of_descriptor(fd) else { return BYPASS };
+    // SAFETY: no pointers.
+    if unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }.is_ok_and(|flags| flags as i32 & enter::LOOKS_LIKE_PATH != 0) {
+        return raw_result(Err(Errno::EBADF));
+    }
     raw_result(match request as u32 {
         NS_GET_NSTYPE => Ok(enter::NEWIPC as usize),
         NS_GET_USERNS => owner(&dir),
@@ -362,13 +435,13 @@ pub unsafe extern "C" fn mount(
         if flags & libc::MS_BIND != 0
             && let Some(path) = candidate(source)
             && let Ok(Some(dir)) = directory_of(libc::AT_FDCWD, path, true)
-            && let Ok(control) = Path::new(&[dir.as_bytes(), b"/control"])
         {
             let bind = || {
                 let place = ns::place(member::tls(), dir.as_bytes())?;
                 let held = member::hold(&place, 0)?;
-                place.control().state.fetch_or(BOUND, Ordering::AcqRel);
-                let result = next(control.as_ptr(), target, kind, flags, data);
+                let file = member::bindable(&place)?;
+                MOUNTED.store(1, Ordering::Relaxed);
+                let result = next(file.as_ptr(), target, kind, flags, data);
                 drop(held);
                 Ok::<c_int, Errno>(result)
             };

@@ -8,9 +8,9 @@ use core::ffi::{c_char, c_int, c_void};
 
 use super::{jump, next};
 use crate::desc;
-use crate::ns::member::{self, Across};
+use crate::ns::across::{self, Across, Environment};
+use crate::ns::member;
 use crate::queue::notify;
-use crate::sys::path::Fd;
 
 jump! {
     /// execl(3).
@@ -21,37 +21,46 @@ jump! {
     execle => cshim_execle;
 }
 
-/// Runs an exec call that only returns if it fails.
-fn replacing_image(exec: impl FnOnce() -> c_int) -> c_int {
+type Strings = *const *const c_char;
+
+/// Runs an exec call that only returns if it fails. It is passed the environment, which is `envp` but
+/// for rare needs of ours.
+///
+/// # Safety
+///
+/// `envp` is an environment as execve(2) takes it.
+unsafe fn replacing_image(envp: Strings, exec: impl FnOnce(Strings) -> c_int) -> c_int {
     super::signal::exec_begin();
     notify::exec_begins();
-    let bridge = take_namespace_along();
-    let result = exec();
-    if let Some((bridge, left)) = bridge {
-        drop(bridge);
-        if let Some(left) = left {
-            member::guest_stays(member::tls(), left);
+    let result = if member::nobody_has_moved() {
+        exec(envp)
+    } else {
+        let tls = member::tls();
+        // The bridge first: one of the two holds the namespace all the time.
+        let bridge = across::bridge(tls, Across::Exec);
+        let guest = member::guest_execs(tls);
+        let out_of_sight = bridge.as_ref().filter(|bridge| !bridge.is_in_sight());
+        // SAFETY: the caller's contract.
+        let environment = out_of_sight.and_then(|bridge| unsafe { Environment::new(envp, bridge) });
+        let result = exec(environment.as_ref().map_or(envp, |environment| environment.as_ptr()));
+        if let Some(left) = guest {
+            member::guest_stays(tls, left);
         }
-    }
+        result
+    };
     notify::exec_failed();
     super::signal::exec_end();
     result
 }
 
-/// What is to be given up again if exec fails.
-type Taken = (Option<Fd>, Option<(usize, usize)>);
-
-fn take_namespace_along() -> Option<Taken> {
-    if member::nobody_has_moved() {
-        return None;
+/// The environment of the process.
+fn environ() -> Strings {
+    unsafe extern "C" {
+        static mut environ: Strings;
     }
-    let tls = member::tls();
-    // The bridge first: one of the two holds the namespace all the time.
-    let bridge = member::bridge(tls, Across::Exec);
-    Some((bridge, member::guest_execs(tls)))
+    // SAFETY: read as execv(3) reads it.
+    unsafe { environ }
 }
-
-type Strings = *const *const c_char;
 
 /// execve(2).
 ///
@@ -62,7 +71,7 @@ type Strings = *const *const c_char;
 pub unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
     let next = next!(c"execve": unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int);
     // SAFETY: the caller's contract.
-    replacing_image(|| unsafe { next(path, argv, envp) })
+    unsafe { replacing_image(envp, |envp| next(path, argv, envp)) }
 }
 
 /// execv(3).
@@ -72,9 +81,8 @@ pub unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: String
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn execv(path: *const c_char, argv: Strings) -> c_int {
-    let next = next!(c"execv": unsafe extern "C" fn(*const c_char, Strings) -> c_int);
     // SAFETY: the caller's contract.
-    replacing_image(|| unsafe { next(path, argv) })
+    unsafe { execve(path, argv, environ()) }
 }
 
 /// execvp(3).
@@ -84,9 +92,8 @@ pub unsafe extern "C" fn execv(path: *const c_char, argv: Strings) -> c_int {
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn execvp(file: *const c_char, argv: Strings) -> c_int {
-    let next = next!(c"execvp": unsafe extern "C" fn(*const c_char, Strings) -> c_int);
     // SAFETY: the caller's contract.
-    replacing_image(|| unsafe { next(file, argv) })
+    unsafe { execvpe(file, argv, environ()) }
 }
 
 /// execvpe(3).
@@ -98,7 +105,7 @@ pub unsafe extern "C" fn execvp(file: *const c_char, argv: Strings) -> c_int {
 pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
     let next = next!(c"execvpe": unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int);
     // SAFETY: the caller's contract.
-    replacing_image(|| unsafe { next(file, argv, envp) })
+    unsafe { replacing_image(envp, |envp| next(file, argv, envp)) }
 }
 
 /// fexecve(3).
@@ -110,7 +117,7 @@ pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Strings, envp: Strin
 pub unsafe extern "C" fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
     let next = next!(c"fexecve": unsafe extern "C" fn(c_int, Strings, Strings) -> c_int);
     // SAFETY: the caller's contract.
-    replacing_image(|| unsafe { next(fd, argv, envp) })
+    unsafe { replacing_image(envp, |envp| next(fd, argv, envp)) }
 }
 
 /// execveat(2).
@@ -128,7 +135,7 @@ pub unsafe extern "C" fn execveat(
 ) -> c_int {
     let next = next!(c"execveat": unsafe extern "C" fn(c_int, *const c_char, Strings, Strings, c_int) -> c_int);
     // SAFETY: the caller's contract.
-    replacing_image(|| unsafe { next(dir, path, argv, envp, flags) })
+    unsafe { replacing_image(envp, |envp| next(dir, path, argv, envp, flags)) }
 }
 
 type Spawn = unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
@@ -148,9 +155,15 @@ pub unsafe extern "C" fn posix_spawn(
     envp: Strings,
 ) -> c_int {
     super::signal::exec_begin();
-    // SAFETY: the caller's contract.
-    let spawn = || unsafe { next!(c"posix_spawn": Spawn)(pid, path, actions, attributes, argv, envp) };
-    let result = super::task::spawning(spawn);
+    let next = next!(c"posix_spawn": Spawn);
+    let result = super::task::spawning(|bridge| {
+        // The file actions may close the bridge.
+        // SAFETY: the caller's contract.
+        let environment = bridge.and_then(|bridge| unsafe { Environment::new(envp, bridge) });
+        let envp = environment.as_ref().map_or(envp, |environment| environment.as_ptr());
+        // SAFETY: the caller's contract.
+        unsafe { next(pid, path, actions, attributes, argv, envp) }
+    });
     super::signal::exec_end();
     result
 }
@@ -170,9 +183,15 @@ pub unsafe extern "C" fn posix_spawnp(
     envp: Strings,
 ) -> c_int {
     super::signal::exec_begin();
-    // SAFETY: the caller's contract.
-    let spawn = || unsafe { next!(c"posix_spawnp": Spawn)(pid, file, actions, attributes, argv, envp) };
-    let result = super::task::spawning(spawn);
+    let next = next!(c"posix_spawnp": Spawn);
+    let result = super::task::spawning(|bridge| {
+        // The file actions may close the bridge.
+        // SAFETY: the caller's contract.
+        let environment = bridge.and_then(|bridge| unsafe { Environment::new(envp, bridge) });
+        let envp = environment.as_ref().map_or(envp, |environment| environment.as_ptr());
+        // SAFETY: the caller's contract.
+        unsafe { next(pid, file, actions, attributes, argv, envp) }
+    });
     super::signal::exec_end();
     result
 }
@@ -186,9 +205,13 @@ pub fn close_nameless() {
 
 /// The process ends: it takes with it what only it has.
 pub extern "C" fn mqns_process_ends() {
+    let moved = !member::nobody_has_moved();
+    if moved {
+        super::fd::look_at_high_numbers();
+    }
     close_nameless();
     super::nsfile::close_all();
-    if !member::nobody_has_moved() {
+    if moved {
         member::process_ends(member::tls());
     }
 }
@@ -228,7 +251,8 @@ unsafe extern "C" fn ours_by_name(handle: *mut c_void, name: *const c_char) -> u
     // SAFETY: the caller's contract: a NUL-terminated string. A name is compared only as far as it
     // matches.
     unsafe {
-        if *name.cast::<u8>() != b'm' || *name.cast::<u8>().add(1) != b'q' || *name.cast::<u8>().add(2) != b'_' {
+        let begins = |with: &[u8]| with.iter().enumerate().all(|(at, &byte)| *name.cast::<u8>().add(at) == byte);
+        if !begins(b"mq_") && !begins(b"unshare") && !begins(b"setns") {
             return 0;
         }
         let name = core::ffi::CStr::from_ptr(name).to_bytes();
@@ -244,6 +268,8 @@ unsafe extern "C" fn ours_by_name(handle: *mut c_void, name: *const c_char) -> u
             b"mq_getattr" => mq::mq_getattr as *const () as usize,
             b"mq_setattr" => mq::mq_setattr as *const () as usize,
             b"mq_notify" => mq::mq_notify as *const () as usize,
+            b"unshare" => super::task::unshare as *const () as usize,
+            b"setns" => super::task::setns as *const () as usize,
             _ => 0,
         }
     }

@@ -145,6 +145,8 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "readv",
             "stat",
             "stat64",
+            "statfs",
+            "statfs64",
             "statx",
             "sync_file_range",
             "truncate",
@@ -195,7 +197,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "posix_spawnp",
         ],
     ),
-    ("nsfile", "bind mounts of namespaces; the rest of /proc/PID/ns/ipc is in file", &["mount"]),
+    ("nsfile", "bind mounts of namespaces; the rest of /proc/PID/ns/ipc is in file", &["mount", "umount", "umount2"]),
     (
         "task",
         "namespaces of tasks: unshare, setns, and all that makes a task but fork",

@@ -6,10 +6,10 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::{find_next, jump, next, raw_result, ret};
 use crate::abi::{Errno, Result};
+use crate::ns::across::{self, Across, Bridge};
 use crate::ns::enter::{self, Birth};
-use crate::ns::member::{self, Across};
+use crate::ns::member;
 use crate::sys::local::LocalLock;
-use crate::sys::path::Fd;
 use crate::sys::tls::{self, Tls};
 
 jump! {
@@ -163,14 +163,14 @@ pub extern "C" fn mqns_next_task(which: c_int) -> usize {
 static SPAWNING: LocalLock = LocalLock::new();
 
 /// Runs `start`, which starts a program in a child, with a descriptor that takes the namespace along.
-pub fn spawning<T>(start: impl FnOnce() -> T) -> T {
+pub fn spawning<T>(start: impl FnOnce(Option<&Bridge>) -> T) -> T {
     if member::nobody_has_moved() {
-        return start();
+        return start(None);
     }
     let tls = member::tls();
     let held = member::anybody_for_itself().then(|| SPAWNING.lock(tls));
-    let bridge: Option<Fd> = member::bridge(tls, Across::Child);
-    let result = start();
+    let bridge = across::bridge(tls, Across::Child);
+    let result = start(bridge.as_ref());
     drop(bridge);
     drop(held);
     result
@@ -185,7 +185,7 @@ pub fn spawning<T>(start: impl FnOnce() -> T) -> T {
 pub unsafe extern "C" fn wordexp(words: *const c_char, to: *mut c_void, flags: c_int) -> c_int {
     let next = next!(c"wordexp": unsafe extern "C" fn(*const c_char, *mut c_void, c_int) -> c_int);
     // SAFETY: the caller's contract.
-    spawning(|| unsafe { next(words, to, flags) })
+    spawning(|_| unsafe { next(words, to, flags) })
 }
 
 unsafe extern "C-unwind" {
@@ -217,5 +217,5 @@ pub unsafe extern "C-unwind" fn system(command: *const c_char) -> c_int {
 pub unsafe extern "C" fn popen(command: *const c_char, kind: *const c_char) -> *mut c_void {
     let next = next!(c"popen": unsafe extern "C" fn(*const c_char, *const c_char) -> *mut c_void);
     // SAFETY: the caller's contract.
-    spawning(|| unsafe { next(command, kind) })
+    spawning(|_| unsafe { next(command, kind) })
 }

@@ -155,6 +155,18 @@ impl Control {
         make(path, mode, CONTROL_SIZE, &head(id, [0; 2], 0))
     }
 
+    /// The secret of a stand-in, see [`Control::make_stand_in`].
+    pub const STAND_IN: [u64; 2] = [u64::MAX, 0];
+
+    /// Makes a file that can be told to stand for namespace `id`, and says nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Those of making a file.
+    pub fn make_stand_in(path: &Path, id: u64) -> Result<()> {
+        make(path, 0o444, CONTROL_SIZE, &head(id, Control::STAND_IN, 0))
+    }
+
     /// Fills a file that nobody can find yet.
     ///
     /// # Errors

@@ -112,7 +112,8 @@ fn note_kernel_namespaces(place: &Place, newipc: bool) {
 pub fn setns(tls: &Tls, fd: i32, kinds: i32) -> Result<()> {
     if let Some((dir, _)) = directory_of_descriptor(fd) {
         // SAFETY: no pointers.
-        if unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL)? } as i32 & libc::O_PATH != 0 {
+        let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL)? } as i32;
+        if flags & (libc::O_PATH | LOOKS_LIKE_PATH) != 0 {
             return Err(Errno::EBADF);
         }
         if kinds != 0 && kinds != NEWIPC {
@@ -156,7 +157,7 @@ fn setns_of_process(tls: &Tls, fd: i32, pid: u64, kinds: i32) -> Result<()> {
     }
     match kernel_setns(fd, kinds) {
         // Where the kernel has no ipc namespaces.
-        Err(errno) if may_go_without(errno) && namespace_inode(c"/proc/self/ns/ipc") == 0 => {
+        Err(errno) if may_go_without(errno) && namespace_inode(c"/proc/thread-self/ns/ipc") == 0 => {
             if kinds & !NEWIPC != 0 {
                 kernel_setns(fd, kinds & !NEWIPC)?;
             } else if !privileged() {
@@ -233,6 +234,10 @@ fn enter_initial(tls: &Tls) -> Result<()> {
     Ok(())
 }
 
+/// Flag of a namespace descriptor that was opened with O_PATH: such a one keeps the namespace, too,
+/// but a real O_PATH descriptor could hold no flock.
+pub const LOOKS_LIKE_PATH: i32 = libc::O_APPEND;
+
 /// The directory and id of the virtual namespace (or, where the kernel has none, of the initial one)
 /// that a descriptor refers to: opened as `/proc/PID/ns/ipc`, or where that is bind mounted.
 pub fn directory_of_descriptor(fd: i32) -> Option<(Path, u64)> {
@@ -242,11 +247,11 @@ pub fn directory_of_descriptor(fd: i32) -> Option<(Path, u64)> {
     }
     let file = core::mem::ManuallyDrop::new(Fd(fd));
     let mut reopened = None;
-    // A descriptor with O_PATH cannot be read.
+    // A descriptor with O_PATH, of a bind mount, cannot be read.
     let readable = match super::control::Control::peek(fd) {
         Some(_) => &*file,
         None => {
-            let mut path = Path::new(&[b"/proc/self/fd/"]).ok()?;
+            let mut path = Path::new(&[b"/proc/thread-self/fd/"]).ok()?;
             path.push_decimal(fd as u64).ok()?;
             &*reopened.insert(path.open_own(libc::O_RDONLY).ok()?)
         }
@@ -289,12 +294,10 @@ pub fn clone_begins(tls: &Tls, flags: u64) -> Result<Option<Birth>> {
         }
         return Ok(Some(birth));
     }
-    // What clone(2) finds wrong before it asks for privileges; "EINVAL: both CLONE_NEWIPC and
-    // CLONE_SYSVSEM were specified".
+    // What clone(2) finds wrong before it asks for privileges.
     let both = |a: i32, b: i32| flags & a != 0 && flags & b != 0;
     let without = |a: i32, b: i32| flags & a != 0 && flags & b == 0;
-    if flags & libc::CLONE_SYSVSEM != 0
-        || both(libc::CLONE_NEWNS | libc::CLONE_NEWUSER, libc::CLONE_FS)
+    if both(libc::CLONE_NEWNS | libc::CLONE_NEWUSER, libc::CLONE_FS)
         || without(libc::CLONE_THREAD, libc::CLONE_SIGHAND)
         || without(libc::CLONE_SIGHAND, libc::CLONE_VM)
         || both(libc::CLONE_THREAD, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)
@@ -303,6 +306,10 @@ pub fn clone_begins(tls: &Tls, flags: u64) -> Result<Option<Birth>> {
     }
     if flags & libc::CLONE_NEWUSER == 0 && !privileged() {
         return Err(Errno::EPERM);
+    }
+    // "EINVAL: both CLONE_NEWIPC and CLONE_SYSVSEM were specified".
+    if flags & libc::CLONE_SYSVSEM != 0 {
+        return Err(Errno::EINVAL);
     }
     super::real_at_start();
     member::purge(tls);

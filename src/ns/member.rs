@@ -3,7 +3,7 @@
 //! A member is whoever holds a shared flock on the namespace's file `control`. A task holds it by a
 //! mapping of the file (without access, its descriptor closed): so it lives as long as the memory,
 //! follows fork and raw clone without a hook, takes no descriptor, and falls with SIGKILL at any
-//! instruction. Over exec, which drops the mapping, a descriptor carries it ([`bridge`], [`adopt`]);
+//! instruction. Over exec, which drops the mapping, a descriptor carries it ([`super::across`]);
 //! descriptors of namespaces (`/proc/PID/ns/ipc`) and operations under way hold it as well.
 //!
 //! The flocks are the namespace's count of tasks, kept by the kernel. "Drop, and test for zero under
@@ -18,15 +18,15 @@
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::control::{Accounts, BOUND, Control, DEAD, random};
-use super::{Place, Referred, place, queues, root_of};
+use super::{Place, Referred, of_task, place, queues, root_of};
 use crate::abi::{Errno, Result};
+use crate::sys::gettid;
 use crate::sys::local::LocalLock;
-use crate::sys::path::{Fd, Path, each_entry};
+use crate::sys::path::{Fd, Path, each_entry, each_entry_until};
 use crate::sys::tls::{self, Tls};
-use crate::sys::{getpid, gettid};
 use crate::syscall;
 
-/// Length of the name of a namespace's directory below `n<ID>`, hexadecimal digits.
+/// Length of the last part of the name of a namespace's directory, hexadecimal digits.
 pub const SECRET: usize = 32;
 
 /// 1 + number of the place of all tasks of the process without one of their own; 0: the initial one.
@@ -144,7 +144,7 @@ pub enum For {
 impl For {
     /// For the calling task, and those that go with it.
     pub fn caller() -> For {
-        if !is_guest() && is_alone() { For::Process } else { For::Task }
+        if !is_guest() && !has_own() && is_alone() { For::Process } else { For::Task }
     }
 
     fn offset(self) -> u64 {
@@ -188,7 +188,7 @@ fn give_up(map: usize, place: usize) {
     }
 }
 
-fn lock(file: &Fd, operation: i32) -> Result<()> {
+pub fn lock(file: &Fd, operation: i32) -> Result<()> {
     // SAFETY: no pointers.
     unsafe { syscall!(SYS_flock, file.0, operation | libc::LOCK_NB) }.map(|_| ())
 }
@@ -201,16 +201,36 @@ fn lock(file: &Fd, operation: i32) -> Result<()> {
 pub fn hold(place: &Place, flags: i32) -> Result<Fd> {
     let file = Path::new(&[place.dir(), b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | flags)?;
     match lock(&file, libc::LOCK_SH) {
-        // Only who is about to end it has the lock to himself.
+        // Who has the lock to himself may be about to find out that it is bind mounted.
+        Err(Errno::EAGAIN) if place.control().state.load(Ordering::Acquire) & (BOUND | DEAD) == BOUND => {
+            // SAFETY: no pointers.
+            while unsafe { syscall!(SYS_flock, file.0, libc::LOCK_SH) } == Err(Errno::EINTR) {}
+        }
+        // Else he is about to end it.
         Err(Errno::EAGAIN) => return Err(Errno::ENOENT),
         other => other?,
     }
     if place.is_dead() { Err(Errno::ENOENT) } else { Ok(file) }
 }
 
+/// The process is a member from its start on, by a descriptor that has come over exec.
+pub fn begin(file: &Fd, place: Referred) {
+    if let Ok(map) = map_membership(file, For::Process) {
+        PROCESS_MAP.store(map, Ordering::Release);
+        PROCESS.store(place.keep().index() + 1, Ordering::Release);
+    }
+}
+
+/// The offset of a mapping that only says that a process is ending.
+pub const LEAVING: u64 = 1 << 41;
+
 fn map_membership(file: &Fd, whom: For) -> Result<usize> {
+    map_at(file, whom.offset())
+}
+
+fn map_at(file: &Fd, offset: u64) -> Result<usize> {
     // SAFETY: a new mapping without access; the flock of the open file description stays with it.
-    unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_NONE, libc::MAP_SHARED, file.0, whom.offset()) }
+    unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_NONE, libc::MAP_SHARED, file.0, offset) }
 }
 
 /// A membership in a namespace that exists.
@@ -238,7 +258,7 @@ pub fn create(tls: &Tls, whom: For) -> Result<Membership> {
         match create_once(tls, &root, everybody, whom) {
             Err(Errno::ENOENT | Errno::EEXIST) => {}
             Ok(membership) => {
-                look(tls, root.as_bytes(), membership.place.accounts(), 4);
+                look(root.as_bytes(), membership.place.accounts(), 4);
                 return Ok(membership);
             }
             other => return other,
@@ -252,17 +272,19 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
     // digits.
     let id = 1_000_000_000 + random() % 2_900_000_000;
     let secret = [random() | 1, random()];
-    let mut outer = *root;
-    outer.push(b"/n")?;
-    outer.push_decimal(id)?;
-    let mut dir = outer;
-    dir.push(b"/")?;
-    dir.push_hex16(secret[0])?;
-    dir.push_hex16(secret[1])?;
-    outer.make_new_dir(if everybody { 0o711 } else { 0o700 })?;
+    let own = directory_of_caller(root)?;
+    // Nobody else may list it.
+    own.make_dir(if everybody { 0o711 } else { 0o700 })?;
+    if own.stat()?.st_uid != super::euid() {
+        crate::log::refused(format_args!(
+            "unshare: EACCES: {} belongs to somebody else",
+            core::str::from_utf8(own.as_bytes()).unwrap_or("the user's directory")
+        ));
+        return Err(Errno::EACCES);
+    }
+    let dir = directory(own, id, secret)?;
     let made = (|| {
-        // Any member may take the directories away at the end.
-        dir.make_new_dir(if everybody { 0o777 } else { 0o700 })?;
+        dir.make_new_dir(if everybody { 0o755 } else { 0o700 })?;
         let made = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let file = Path::new(&[dir.as_bytes(), b"/control"])?.open(libc::O_RDWR | made, 0o600)?;
         lock(&file, libc::LOCK_SH).map_err(|_| Errno::ENOENT)?;
@@ -278,6 +300,24 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
         remove_directories(dir.as_bytes());
     }
     made
+}
+
+/// `ROOT/uUID`, with the caller's uid as the machine knows it.
+fn directory_of_caller(root: &Path) -> Result<Path> {
+    let mut own = *root;
+    own.push(b"/u")?;
+    own.push_decimal(queues::outer_id(super::euid()) as u64)?;
+    Ok(own)
+}
+
+/// `DIR/nID-SECRET`.
+fn directory(mut dir: Path, id: u64, secret: [u64; 2]) -> Result<Path> {
+    dir.push(b"/n")?;
+    dir.push_decimal(id)?;
+    dir.push(b"-")?;
+    dir.push_hex16(secret[0])?;
+    dir.push_hex16(secret[1])?;
+    Ok(dir)
 }
 
 impl Membership {
@@ -325,6 +365,8 @@ impl Membership {
     /// its memory.
     pub fn assume_in_child(self, tls: &Tls, parent: u32) {
         after_fork(parent);
+        // So that a child with this memory is told from this process.
+        let _ = tls::ready();
         if let Ok(membership) = join(self.place.refer(), For::Process) {
             membership.assume(tls, For::Process);
         }
@@ -436,6 +478,11 @@ pub fn process_ends(tls: &Tls) {
     if is_guest() {
         return task_ends(tls);
     }
+    // Whoever asks where it is shall not take it for a process that never left its first namespace.
+    if let Ok(known) = Place::of(PROCESS.load(Ordering::Acquire).wrapping_sub(1)) {
+        let control = Path::new(&[known.dir(), b"/control"]).and_then(|path| path.open_own(libc::O_RDONLY));
+        let _ = control.and_then(|file| map_at(&file, LEAVING));
+    }
     let held = LOCK.lock(tls);
     // The tables stay as they are: threads may go on for a moment.
     unmap(PROCESS_MAP.swap(0, Ordering::AcqRel));
@@ -448,8 +495,10 @@ pub fn process_ends(tls: &Tls) {
             && let Ok(place) = Place::of(known - 1)
             && place.is_virtual()
             && !place.is_dead()
+            && teardown(place.dir())
         {
-            teardown(place.dir());
+            // Queues that only this process had open.
+            crate::desc::close_nameless();
         }
     }
 }
@@ -506,94 +555,30 @@ pub fn after_fork(parent: u32) {
     }
 }
 
-// ---- over exec --------------------------------------------------------------------------------
-
-/// How a descriptor that carries a membership over exec is opened: flags that F_GETFL shows, and that
-/// nobody else combines.
-pub const BRIDGE_FLAGS: i32 = libc::O_RDONLY | libc::O_DSYNC | libc::O_NOFOLLOW;
-/// Where such descriptors lie, if there is room: out of the way of programs that count on low numbers.
-pub const BRIDGE_LOWEST: i32 = 40;
-
-/// For whom a bridge is, as its file offset: the process itself, after exec; or a child of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Across {
-    /// exec: the process keeps its id.
-    Exec,
-    /// posix_spawn and the like: the child's id is not known yet.
-    Child,
-}
-
-impl Across {
-    fn mark(self, pid: u32) -> u64 {
-        match self {
-            Across::Exec => pid as u64,
-            Across::Child => pid as u64 | 1 << 40,
-        }
-    }
-}
-
-/// A descriptor that takes the calling task's membership into a new image; closed when dropped.
-/// Nothing, if nobody in the process has ever left its first namespace.
-pub fn bridge(tls: &Tls, across: Across) -> Option<Fd> {
-    if nobody_has_moved() {
-        return None;
-    }
-    let place = super::current(tls).ok()?;
-    let file = hold(place, BRIDGE_FLAGS).ok()?;
-    // SAFETY: no pointers.
-    unsafe {
-        syscall!(SYS_lseek, file.0, across.mark(getpid()), libc::SEEK_SET).ok()?;
-        let fd = syscall!(SYS_fcntl, file.0, libc::F_DUPFD, BRIDGE_LOWEST).ok()?;
-        Some(Fd(fd as i32))
-    }
-}
-
-/// At the start of an image: becomes a member by the descriptor that the last image or the parent
-/// left, and closes all such. `candidates` have [`BRIDGE_FLAGS`].
-pub fn adopt(candidates: &[i32]) {
-    let mut best: Option<(u32, i32)> = None;
-    // SAFETY: no pointers.
-    let parent = unsafe { syscall!(SYS_getppid) }.unwrap_or(0) as u32;
-    for &fd in candidates {
-        // SAFETY: no pointers.
-        let mark = unsafe { syscall!(SYS_lseek, fd, 0, libc::SEEK_CUR) }.unwrap_or(0) as u64;
-        if mark == 0 || Control::peek(fd).is_none() {
-            continue;
-        }
-        let rank = match mark {
-            _ if mark == Across::Exec.mark(getpid()) => 3,
-            _ if mark == Across::Child.mark(parent) => 2,
-            // Through programs without the library.
-            _ => 1,
-        };
-        let file = Fd(fd);
-        if best.is_none_or(|(known, _)| known < rank)
-            && let Some((_, other)) = best.replace((rank, file.release()))
-        {
-            drop(Fd(other));
-        }
-    }
-    let Some((_, fd)) = best else { return };
-    let file = Fd(fd);
-    let Some(dir) = directory_of(&file) else { return };
-    if let Some((id, [0, _])) = Control::peek(fd)
-        && id == super::real_at_start()
-    {
-        return;
-    }
-    // So that children made by raw clone can be told.
-    let Ok(tls) = tls::ready() else { return };
-    let Ok(place) = place(tls, dir.as_bytes()) else { return };
-    if let Ok(map) = map_membership(&file, For::Process) {
-        PROCESS_MAP.store(map, Ordering::Release);
-        PROCESS.store(place.keep().index() + 1, Ordering::Release);
-    }
-}
+// ---- where it lies ----------------------------------------------------------------------------
 
 /// The namespace directory to which a descriptor of a file `control` belongs.
 pub fn directory_of(file: &Fd) -> Option<Path> {
     let (id, secret) = Control::peek(file.0)?;
     let st = file.stat().ok()?;
+    if secret == Control::STAND_IN {
+        // Bind mounted: only who may list the user's directory knows where it lies.
+        return find_below(&super::root().ok()?, |own| {
+            let mut stand_in = Path::new(&[own.as_bytes(), b"/b"]).ok()?;
+            stand_in.push_decimal(id).ok()?;
+            if !stand_in.stat().is_ok_and(|it| (it.st_ino, it.st_dev) == (st.st_ino, st.st_dev)) {
+                return None;
+            }
+            let open = own.open_own(libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
+            let mut found = None;
+            each_entry(&open, |name| {
+                if of_task::id_of_name(name) == Some(id) {
+                    found = Path::new(&[own.as_bytes(), b"/", name]).ok();
+                }
+            });
+            found
+        });
+    }
     let is_it = |dir: &Path| {
         let control = Path::new(&[dir.as_bytes(), b"/control"]).and_then(|path| path.stat());
         control.is_ok_and(|it| (it.st_ino, it.st_dev) == (st.st_ino, st.st_dev))
@@ -605,18 +590,38 @@ pub fn directory_of(file: &Fd) -> Option<Path> {
         return Some(dir);
     }
     // Opened where it was bind mounted.
-    let mut dir = super::root().ok()?;
+    let mut root = super::root().ok()?;
     if secret[0] == 0 {
-        dir.push(b"/i").ok()?;
-        dir.push_decimal(id).ok()?;
-    } else {
-        dir.push(b"/n").ok()?;
-        dir.push_decimal(id).ok()?;
-        dir.push(b"/").ok()?;
-        dir.push_hex16(secret[0]).ok()?;
-        dir.push_hex16(secret[1]).ok()?;
+        root.push(b"/i").ok()?;
+        root.push_decimal(id).ok()?;
+        return is_it(&root).then_some(root);
     }
-    is_it(&dir).then_some(dir)
+    find_below(&root, |own| directory(own, id, secret).ok().filter(|dir| is_it(dir)))
+}
+
+/// The first that `look` finds in the directories of the users below a root.
+fn find_below(root: &Path, look: impl Fn(Path) -> Option<Path>) -> Option<Path> {
+    let open = root.open_own(libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
+    let mut found = None;
+    each_entry(&open, |name| {
+        if found.is_none() && is_of_user(name) {
+            found = Path::new(&[root.as_bytes(), b"/", name]).ok().and_then(&look);
+        }
+    });
+    found
+}
+
+/// The directory of a namespace under the caller's root, by its own name.
+pub fn directory_named(name: &[u8]) -> Option<Path> {
+    find_below(&super::root().ok()?, |own| {
+        let dir = Path::new(&[own.as_bytes(), b"/", name]).ok()?;
+        dir.stat().is_ok().then_some(dir)
+    })
+}
+
+/// `u` and a uid.
+fn is_of_user(name: &[u8]) -> bool {
+    name.len() > 1 && name[0] == b'u' && name[1..].iter().all(u8::is_ascii_digit)
 }
 
 // ---- the end ----------------------------------------------------------------------------------
@@ -638,7 +643,7 @@ pub fn teardown(dir: &[u8]) -> bool {
         return true;
     };
     let state = &place.control().state;
-    if state.load(Ordering::Acquire) & BOUND != 0 && is_bound(dir) {
+    if state.load(Ordering::Acquire) & BOUND != 0 && is_bound(&place) {
         return false;
     }
     state.fetch_or(DEAD, Ordering::AcqRel);
@@ -647,15 +652,41 @@ pub fn teardown(dir: &[u8]) -> bool {
     true
 }
 
+/// The file that is bind mounted in a namespace's place: `ROOT/uUID/bID`. Mount tables are for all to
+/// read, so that it neither lies in the namespace's directory nor says where that is.
+fn bound_file(place: &Place) -> Result<Path> {
+    let dir = place.dir();
+    let mut path = Path::new(&[&dir[..dir.iter().rposition(|&b| b == b'/').unwrap_or(0)], b"/b"])?;
+    path.push_decimal(place.control().id.load(Ordering::Relaxed))?;
+    Ok(path)
+}
+
+/// Prepares a namespace, which the caller holds, for being bind mounted: the file to be mounted.
+///
+/// # Errors
+///
+/// Those of making a file.
+pub fn bindable(place: &Place) -> Result<Path> {
+    let path = bound_file(place)?;
+    let id = place.control().id.load(Ordering::Relaxed);
+    // Before anybody can see it mounted.
+    place.control().state.fetch_or(BOUND, Ordering::AcqRel);
+    Control::make_stand_in(&path, id)?;
+    Ok(path)
+}
+
 /// Takes away what is left of a dead namespace, once no queue of it is open any more.
 pub fn bury(place: &Place) {
+    if place.control().state.load(Ordering::Acquire) & BOUND != 0 {
+        let _ = bound_file(place).and_then(|path| path.unlink());
+    }
     if remove_directories(place.dir()) {
         let _ = place.accounts().namespaces.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
     }
 }
 
-/// Removes the directories of a virtual namespace, unless queues are still there. Whether the
-/// outermost one is gone by this.
+/// Removes the directories of a virtual namespace, unless queues are still there. Whether it is gone by
+/// this.
 fn remove_directories(dir: &[u8]) -> bool {
     let sub = |name: &[u8]| Path::new(&[dir, name]);
     let remove = || -> Result<()> {
@@ -670,10 +701,9 @@ fn remove_directories(dir: &[u8]) -> bool {
         empty(dir, b"/sb");
         gone(sub(b"/sb")?)?;
         let _ = sub(b"/control")?.unlink();
-        gone(Path::new(&[dir])?)
+        Path::new(&[dir])?.remove_dir()
     };
-    let outer = &dir[..dir.iter().rposition(|&b| b == b'/').unwrap_or(0)];
-    remove().is_ok() && Path::new(&[outer]).and_then(|outer| outer.remove_dir()).is_ok()
+    remove().is_ok()
 }
 
 /// Unlinks the files of a directory: leftovers of those who were killed.
@@ -686,10 +716,12 @@ fn empty(dir: &[u8], sub: &[u8]) {
 }
 
 /// Whether the file of a namespace is bind mounted anywhere that can be seen.
-fn is_bound(dir: &[u8]) -> bool {
-    // As the mount table shows it, below the root of its file system.
-    let tail = &dir[dir.len() - dir.len().min(SECRET)..];
-    let mut found = mentions(c"/proc/self/mountinfo", tail);
+fn is_bound(place: &Place) -> bool {
+    // As the mount table shows it: the end of a path within its file system.
+    let Ok(mut tail) = Path::new(&[b"/b"]) else { return true };
+    let _ = tail.push_decimal(place.control().id.load(Ordering::Relaxed)).and_then(|()| tail.push(b" "));
+    let tail = tail.as_bytes();
+    let mut found = mentions(c"/proc/thread-self/mountinfo", tail);
     if !found && let Ok(proc) = Path::new(&[b"/proc"]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY)) {
         each_entry(&proc, |name| {
             if !found
@@ -722,62 +754,65 @@ fn mentions(path: &core::ffi::CStr, what: &[u8]) -> bool {
     }
 }
 
-/// Looks at some of the virtual namespaces under a root, each time at others, and ends those whose
-/// last tasks have died without leaving. Returns how many it has found dead.
+/// Looks at some of the caller's virtual namespaces under a root, each time at others, and ends those
+/// whose last tasks have died without leaving. Root looks at everybody's. Returns how many it has found
+/// dead.
 #[cold]
-pub fn look(_tls: &Tls, root: &[u8], accounts: &Accounts, most: usize) -> usize {
-    let Ok(dir) = Path::new(&[root]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY)) else { return 0 };
-    let from = accounts.looked.load(Ordering::Relaxed);
-    // SAFETY: no pointers.
-    let _ = unsafe { syscall!(SYS_lseek, dir.0, from, libc::SEEK_SET) };
-    let (mut seen, mut dead) = (0, 0);
-    let stopped_at = crate::sys::path::each_entry_until(&dir, |name, _| {
-        if is_outer(name) {
-            seen += 1;
-            dead += usize::from(probe(root, name));
-        }
-        seen < most
-    });
-    accounts.looked.store(stopped_at.unwrap_or(0), Ordering::Relaxed);
-    if stopped_at.is_none() && from != 0 && seen < most {
-        // From the beginning, as far as the last look had come.
-        // SAFETY: no pointers.
-        let _ = unsafe { syscall!(SYS_lseek, dir.0, 0, libc::SEEK_SET) };
-        let stopped_at = crate::sys::path::each_entry_until(&dir, |name, at| {
-            if is_outer(name) {
-                seen += 1;
-                dead += usize::from(probe(root, name));
+pub fn look(root: &[u8], accounts: &Accounts, most: usize) -> usize {
+    let mut dead = 0;
+    let Ok(own) = Path::new(&[root]).and_then(|root| directory_of_caller(&root)) else { return 0 };
+    dead += look_into(&own, accounts, most);
+    if super::euid() == 0
+        && let Ok(dir) = Path::new(&[root]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY))
+    {
+        each_entry(&dir, |name| {
+            if is_of_user(name)
+                && let Ok(others) = Path::new(&[root, b"/", name])
+                && others.as_bytes() != own.as_bytes()
+            {
+                dead += look_into(&others, accounts, most);
             }
-            seen < most && at != from
         });
-        accounts.looked.store(stopped_at.unwrap_or(0), Ordering::Relaxed);
     }
     dead
 }
 
-fn is_outer(name: &[u8]) -> bool {
-    name.len() > 1 && name[0] == b'n' && name[1..].iter().all(u8::is_ascii_digit)
+fn look_into(own: &Path, accounts: &Accounts, most: usize) -> usize {
+    let Ok(dir) = own.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return 0 };
+    let from = accounts.looked.load(Ordering::Relaxed);
+    let (mut seen, mut dead) = (0, 0);
+    let mut see = |from: u64, to: u64| {
+        // SAFETY: no pointers.
+        let _ = unsafe { syscall!(SYS_lseek, dir.0, from, libc::SEEK_SET) };
+        each_entry_until(&dir, |name, at| {
+            if seen == most {
+                return false;
+            }
+            if of_task::id_of_name(name).is_some() {
+                seen += 1;
+                dead += usize::from(probe(own, name));
+            }
+            seen < most && at != to
+        })
+    };
+    let mut stopped_at = see(from, u64::MAX);
+    if stopped_at.is_none() && from != 0 {
+        // From the beginning, as far as the last look had come.
+        stopped_at = see(0, from);
+    }
+    accounts.looked.store(stopped_at.unwrap_or(0), Ordering::Relaxed);
+    dead
 }
 
-/// Ends the namespace `name` below `root` if it is without members. Of another user's nothing can be
-/// seen.
-fn probe(root: &[u8], name: &[u8]) -> bool {
-    let Ok(outer) = Path::new(&[root, b"/", name]) else { return false };
-    let Ok(dir) = outer.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return false };
-    let mut dead = None;
-    each_entry(&dir, |secret| {
-        if let Ok(inner) = Path::new(&[outer.as_bytes(), b"/", secret]) {
-            dead = Some(teardown(inner.as_bytes()));
-            if dead == Some(true) {
-                // Without its file `control`: what a killed maker or remover has left.
-                let _ = inner.remove_dir();
-            }
-        }
-    });
-    if dead != Some(false) {
-        let _ = outer.remove_dir();
+/// Ends the namespace `name` in a user's directory if it is without members.
+fn probe(own: &Path, name: &[u8]) -> bool {
+    let Ok(dir) = Path::new(&[own.as_bytes(), b"/", name]) else { return false };
+    let dead = teardown(dir.as_bytes());
+    if dead {
+        // Without its file `control`: what a killed maker or remover has left.
+        let _ = dir.remove_dir();
     }
-    dead == Some(true)
+    dead
 }
 
 /// Looks at all virtual namespaces under the caller's root.
@@ -790,13 +825,7 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
     let initial = super::initial(tls)?;
     let accounts = initial.accounts();
     accounts.looked.store(0, Ordering::Relaxed);
-    let dead = look(tls, root.as_bytes(), accounts, usize::MAX);
-    // A recount: what was killed may have left it wrong.
-    let mut left = 0;
-    if let Ok(dir) = root.open_own(libc::O_RDONLY | libc::O_DIRECTORY) {
-        each_entry(&dir, |name| left += u64::from(is_outer(name)));
-    }
-    accounts.namespaces.store(left, Ordering::Relaxed);
+    let dead = look(root.as_bytes(), accounts, usize::MAX);
     queues::collect(tls, initial);
     Ok(dead)
 }
@@ -804,7 +833,8 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
 /// Before something new is made in a place: a look at what the dead may have left, if there is
 /// anything but the place itself.
 pub fn glance(tls: &Tls, place: &Place) {
+    purge(tls);
     if place.accounts().namespaces.load(Ordering::Relaxed) > u64::from(place.is_virtual()) {
-        look(tls, root_of(place.dir()), place.accounts(), 4);
+        look(root_of(place.dir()), place.accounts(), 4);
     }
 }

@@ -4,7 +4,8 @@
 //! ROOT/                         $MQNS_DIR, /dev/shm/mqns or /dev/shm/mqns-UID
 //!   accounts                    RLIMIT_MSGQUEUE: bytes charged to each real uid
 //!   i4026531839/                the initial namespace (of that ipc namespace of the kernel)
-//!   n1234567890/SECRET/         a virtual one, ipc:[1234567890]; only members and root know where
+//!   u1000/n1234567890-SECRET/   a virtual one, ipc:[1234567890], made by uid 1000; nobody else can
+//!                               list that directory, so that only members and root know where it is
 //!     control                   limits, number of queues ([`control::Control`]); membership ([`member`])
 //!     sb/                       the superblock directory: a file per name
 //!     q/                        hidden: per queue, by the inode of its file
@@ -14,6 +15,7 @@
 //!       f/1f.UID.BYTES          a second link to that FIFO then: what is charged until it is unused
 //! ```
 
+pub mod across;
 pub mod control;
 pub mod enter;
 pub mod member;
@@ -153,11 +155,11 @@ impl Referred {
     }
 }
 
-/// The root directory of a namespace directory: `ROOT/iN` or `ROOT/nN/SECRET`.
+/// The root directory of a namespace directory: `ROOT/iN` or `ROOT/uUID/nN-SECRET`.
 fn root_of(dir: &[u8]) -> &[u8] {
-    let parent = |path: &[u8]| path.iter().rposition(|&b| b == b'/').unwrap_or(0);
-    let above = &dir[..parent(dir)];
-    if dir.len() - above.len() == 1 + member::SECRET { &above[..parent(above)] } else { above }
+    let above = |path: usize| dir[..path].iter().rposition(|&b| b == b'/').unwrap_or(0);
+    let parent = above(dir.len());
+    &dir[..if of_task::id_of(dir).is_some() { above(parent) } else { parent }]
 }
 
 /// The place of a directory that exists, known before or not.
@@ -258,7 +260,7 @@ static REAL: AtomicU64 = AtomicU64::new(0);
 pub fn real_at_start() -> u64 {
     match REAL.load(Ordering::Acquire) {
         0 => {
-            let inode = crate::sys::namespace_inode(c"/proc/self/ns/ipc");
+            let inode = crate::sys::namespace_inode(c"/proc/thread-self/ns/ipc");
             let _ = REAL.compare_exchange(0, inode + 1, Ordering::AcqRel, Ordering::Acquire);
             REAL.load(Ordering::Acquire) - 1
         }
@@ -304,7 +306,7 @@ fn euid() -> u32 {
 pub fn is_root_of(place: &Place) -> bool {
     let owner = place.control().user_ns.load(Ordering::Relaxed);
     let own = || crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
-    generous() || euid() == 0 && (queues::in_initial_user_namespace() || owner != 0 && owner == own())
+    generous() || euid() == 0 && owner != 0 && owner == own() || queues::outer_id(euid()) == 0
 }
 
 /// Whether the caller has a capability (capabilities(7)) in its user namespace.

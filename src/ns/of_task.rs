@@ -3,7 +3,8 @@
 
 use core::ffi::c_char;
 
-use super::member::{BRIDGE_LOWEST, SECRET};
+use super::across;
+use super::member::SECRET;
 use crate::abi::{Errno, Result};
 use crate::sys::path::{Fd, Path};
 use crate::syscall;
@@ -55,6 +56,37 @@ impl Task {
     ///
     /// ENOENT: it has ended. EACCES: not for this user.
     pub fn namespace(&self) -> Result<Option<Path>> {
+        for _ in 0..1000 {
+            match self.namespace_now() {
+                // In the middle of exec.
+                Err(Errno::EAGAIN) => {}
+                other => return other,
+            }
+            // SAFETY: no arguments.
+            let _ = unsafe { syscall!(SYS_sched_yield) };
+        }
+        Err(Errno::ENOENT)
+    }
+
+    /// A task without memory: it is ending (ENOENT), between two images (EAGAIN), or the kernel's own.
+    fn without_memory(&self) -> Result<Option<Path>> {
+        const PF_EXITING: u64 = 4;
+        const PF_KTHREAD: u64 = 0x0020_0000;
+        let mut flags = PF_EXITING;
+        each_line(&self.open(b"stat").map_err(|_| Errno::ENOENT)?, |line| {
+            // Behind the name, in parentheses: state, five ids, flags.
+            let rest = &line[line.iter().rposition(|&b| b == b')').unwrap_or(0)..];
+            let field = rest.split(|&b| b == b' ').nth(7).and_then(|field| core::str::from_utf8(field).ok());
+            flags = field.and_then(|text| text.parse().ok()).unwrap_or(PF_EXITING);
+        });
+        match flags {
+            _ if flags & PF_KTHREAD != 0 => Ok(None),
+            _ if flags & PF_EXITING != 0 => Err(Errno::ENOENT),
+            _ => Err(Errno::EAGAIN),
+        }
+    }
+
+    fn namespace_now(&self) -> Result<Option<Path>> {
         let maps = match self.open(b"maps") {
             Err(Errno::ESRCH) => return Err(Errno::ENOENT),
             other => other?,
@@ -62,20 +94,31 @@ impl Task {
         let mut process = None;
         let mut own = None;
         let mut tid = None;
+        let mut leaving = false;
         let any = each_line(&maps, |line| {
             let Some((offset, dir)) = membership(line) else { return };
-            if offset == 0 {
+            if offset == super::member::LEAVING {
+                leaving = true;
+            } else if offset == 0 {
                 process = Path::new(&[dir]).ok();
             } else if offset >> 12 == *tid.get_or_insert_with(|| self.innermost_id().unwrap_or(0)) {
                 own = Path::new(&[dir]).ok();
             }
         });
         if !any {
-            // The memory is gone already: it is ending.
+            return self.without_memory();
+        }
+        if leaving {
             return Err(Errno::ENOENT);
         }
         let found = own.or(process).or_else(|| self.bridge());
-        Ok(found.filter(|dir| id_of(dir.as_bytes()).is_some()))
+        let Some(dir) = found.filter(|dir| id_of(dir.as_bytes()).is_some()) else { return Ok(None) };
+        if dir.stat().is_err() {
+            // Mapped in a mount namespace that is no more: the path is one within the file system.
+            let name = dir.as_bytes().rsplit(|&b| b == b'/').next().unwrap_or(b"");
+            return Ok(Some(super::member::directory_named(name).unwrap_or(dir)));
+        }
+        Ok(Some(dir))
     }
 
     /// The task's id as it sees it itself.
@@ -93,7 +136,7 @@ impl Task {
     /// In the middle of exec, or in a program without the library, the descriptor that carries the
     /// membership over.
     fn bridge(&self) -> Option<Path> {
-        for fd in BRIDGE_LOWEST..64 {
+        for fd in across::LOWEST..across::HIGHEST {
             let mut name = self.path(b"fd/").ok()?;
             name.push_decimal(fd as u64).ok()?;
             let target = name.read_link_at(self.dir).ok()?;
@@ -102,7 +145,9 @@ impl Task {
             info.push_decimal(fd as u64).ok()?;
             let mut marked = false;
             each_line(&info.open_at(self.dir, libc::O_RDONLY).ok()?, |line| {
-                marked |= line.strip_prefix(b"pos:\t").is_some_and(|pos| pos != b"0");
+                let flags = line.strip_prefix(b"flags:\t").and_then(|octal| core::str::from_utf8(octal).ok());
+                let flags = flags.and_then(|octal| i32::from_str_radix(octal, 8).ok()).unwrap_or(0);
+                marked |= flags & across::FLAGS == across::FLAGS;
             });
             if marked {
                 return Path::new(&[dir]).ok();
@@ -117,15 +162,18 @@ impl Task {
     }
 }
 
-/// The id in the name of a virtual namespace's directory, `ROOT/nID/SECRET`.
+/// The id in the name of a virtual namespace's directory, `ROOT/uUID/nID-SECRET`.
 pub fn id_of(dir: &[u8]) -> Option<u64> {
-    let (outer, secret) = dir.split_at(dir.len().checked_sub(1 + SECRET)?);
-    if secret[0] != b'/' || !secret[1..].iter().all(u8::is_ascii_hexdigit) {
+    id_of_name(&dir[1 + dir.iter().rposition(|&b| b == b'/')?..])
+}
+
+/// The same, of its last component.
+pub fn id_of_name(name: &[u8]) -> Option<u64> {
+    let (number, secret) = name.split_at(name.len().checked_sub(1 + SECRET)?);
+    if secret[0] != b'-' || !secret[1..].iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
-    let name = &outer[1 + outer.iter().rposition(|&b| b == b'/')?..];
-    let digits = name.strip_prefix(b"n").filter(|digits| !digits.is_empty())?;
-    core::str::from_utf8(digits).ok()?.parse().ok()
+    core::str::from_utf8(number.strip_prefix(b"n")?).ok()?.parse().ok()
 }
 
 /// Offset and directory, if a line of `maps` is a membership: `START-END ---s OFFSET DEV INODE PATH`.
@@ -172,7 +220,7 @@ fn each_line(file: &Fd, mut see: impl FnMut(&[u8])) -> bool {
 ///
 /// ESRCH: it has been reaped.
 pub fn process_of_pidfd(fd: i32) -> Result<Option<u64>> {
-    let mut path = Path::new(&[b"/proc/self/fdinfo/"])?;
+    let mut path = Path::new(&[b"/proc/thread-self/fdinfo/"])?;
     path.push_decimal(fd as u64)?;
     let mut pid = None;
     each_line(&path.open(libc::O_RDONLY, 0)?, |line| {
@@ -207,7 +255,7 @@ mod tests {
 
     #[test]
     fn lines_of_maps() {
-        let dir = "/dev/shm/mqns/n123/0123456789abcdef0123456789abcdef";
+        let dir = "/dev/shm/mqns/u0/n123-0123456789abcdef0123456789abcdef";
         let line = format!("7f0000000000-7f0000001000 ---s 00005000 00:1b 77                         {dir}/control");
         assert_eq!(membership(line.as_bytes()), Some((0x5000, dir.as_bytes())));
         assert_eq!(membership(format!("{line} (deleted)").as_bytes()), Some((0x5000, dir.as_bytes())));

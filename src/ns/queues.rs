@@ -22,7 +22,7 @@ use crate::log::refused;
 use crate::maps::{self, Pinned};
 use crate::queue;
 use crate::shm::Map;
-use crate::shm::layout::{F_DEAD, F_UNLINKED, Layout};
+use crate::shm::layout::{F_BEREFT, F_DEAD, F_UNLINKED, Layout};
 use crate::sys::path::{Fd, Path};
 use crate::sys::tls::Tls;
 use crate::syscall;
@@ -390,6 +390,11 @@ fn create_queue(
 fn real_uid() -> u32 {
     // SAFETY: no pointers.
     let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
+    outer_id(uid)
+}
+
+/// A uid as the parent of the caller's user namespace knows it.
+pub fn outer_id(uid: u32) -> u32 {
     let mut text = [0u8; 4096];
     let map = uid_map(&mut text);
     for line in map.split(|&b| b == b'\n') {
@@ -405,7 +410,9 @@ fn real_uid() -> u32 {
 
 /// The caller's user namespace (user_namespaces(7)), as far as it fits.
 fn uid_map(text: &mut [u8]) -> &[u8] {
-    let Ok(file) = Path::new(&[b"/proc/self/uid_map"]).and_then(|p| p.open_own(libc::O_RDONLY)) else { return b"" };
+    let Ok(file) = Path::new(&[b"/proc/thread-self/uid_map"]).and_then(|p| p.open_own(libc::O_RDONLY)) else {
+        return b"";
+    };
     // SAFETY: the buffer is as long as said.
     let got = unsafe { syscall!(SYS_read, file.0, text.as_mut_ptr(), text.len()) }.unwrap_or(0);
     &text[..got]
@@ -418,7 +425,7 @@ fn may_create(place: &Place) -> Result<()> {
     if owner == 0 || in_initial_user_namespace() {
         return Ok(());
     }
-    for map in [&b"/proc/self/uid_map"[..], b"/proc/self/gid_map"] {
+    for map in [&b"/proc/thread-self/uid_map"[..], b"/proc/thread-self/gid_map"] {
         let file = Path::new(&[map])?.open_own(libc::O_RDONLY)?;
         let mut byte = 0u8;
         // SAFETY: one byte to a local.
@@ -448,7 +455,7 @@ fn may_exceed() -> bool {
 
 /// The initial user namespace maps every id to itself (user_namespaces(7)).
 pub fn in_initial_user_namespace() -> bool {
-    if Path::new(&[b"/proc/self/uid_map"]).and_then(|path| path.stat()).is_err() {
+    if Path::new(&[b"/proc/thread-self/uid_map"]).and_then(|path| path.stat()).is_err() {
         return true;
     }
     let mut text = [0u8; 64];
@@ -656,9 +663,21 @@ pub fn end(place: &super::Referred) {
     let tls = super::member::tls();
     let place = place.place();
     each(place, b"/sb", |name| {
+        let file = visible(place, name).and_then(|path| path.stat());
+        if let Ok(map) = file.and_then(|st| map_queue(tls, place, st.st_ino)) {
+            map.header().flags.fetch_or(F_BEREFT, AcqRel);
+        }
         let _ = unlink(tls, place, name);
     });
     collect(tls, place);
+    // What those have left who were killed while they made a queue.
+    each(place, b"/q/x", |name| {
+        let beside = |kind: &[u8]| Path::new(&[place.dir(), b"/q/x/", &name[..name.len().min(32)], kind]);
+        let held = [&b".d"[..], b".p"].iter().any(|kind| beside(kind).is_ok_and(|fifo| is_open(&fifo)));
+        if !held {
+            let _ = Path::new(&[place.dir(), b"/q/x/", name]).and_then(|path| path.unlink());
+        }
+    });
 }
 
 /// Takes away the queues of a namespace whose name is gone and that nobody has open: what processes

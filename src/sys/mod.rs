@@ -118,7 +118,7 @@ pub fn pid_namespace() -> u64 {
     static KNOWN: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
     let generation = tls::generation();
     if generation == 0 || KNOWN[0].load(Relaxed) != generation {
-        KNOWN[1].store(namespace_inode(c"/proc/self/ns/pid"), Relaxed);
+        KNOWN[1].store(namespace_inode(c"/proc/thread-self/ns/pid"), Relaxed);
         KNOWN[0].store(generation, Relaxed);
     }
     KNOWN[1].load(Relaxed)

@@ -102,19 +102,9 @@ impl Path {
     /// descriptors: the soft limit is raised for the moment, if the hard one allows.
     pub fn open_own(&self, flags: i32) -> Result<Fd> {
         match self.open(flags, 0) {
-            Err(Errno::EMFILE) => {}
-            other => return other,
+            Err(Errno::EMFILE) => with_more_descriptors(|| self.open(flags, 0)),
+            other => other,
         }
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the structure is a local.
-        unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0, &raw mut limit)? };
-        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-        // SAFETY: as above.
-        unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const raised, 0)? };
-        let opened = self.open(flags, 0);
-        // SAFETY: as above.
-        let _ = unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const limit, 0) };
-        opened
     }
 
     /// mkdirat(2), then the mode exactly (umask or not); an existing directory is left as it is.
@@ -186,10 +176,24 @@ impl Path {
 
     /// readlink(2) of `/proc/self/fd/N`.
     pub fn of_descriptor(fd: i32) -> Result<Path> {
-        let mut link = Path::new(&[b"/proc/self/fd/"])?;
+        let mut link = Path::new(&[b"/proc/thread-self/fd/"])?;
         link.push_decimal(fd as u64)?;
         link.read_link_at(libc::AT_FDCWD)
     }
+}
+
+/// Runs `open` with the soft limit on descriptors raised to the hard one.
+pub fn with_more_descriptors<T>(open: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is a local.
+    unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0, &raw mut limit)? };
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    // SAFETY: as above.
+    unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const raised, 0)? };
+    let opened = open();
+    // SAFETY: as above.
+    let _ = unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const limit, 0) };
+    opened
 }
 
 fn stat_at(dir: i32, path: *const c_char, flags: i32) -> Result<libc::stat> {
