@@ -205,15 +205,15 @@ pub fn close_nameless() {
 
 /// The process ends: it takes with it what only it has.
 pub extern "C" fn mqns_process_ends() {
-    let moved = !member::nobody_has_moved();
-    if moved {
+    if !member::nobody_has_moved() {
         super::fd::look_at_high_numbers();
-    }
-    close_nameless();
-    super::nsfile::close_all();
-    if moved {
+        super::nsfile::close_all();
         member::process_ends(member::tls());
+    } else {
+        super::nsfile::close_all();
     }
+    // Some may have lost their name by that.
+    close_nameless();
 }
 
 #[cfg(not(test))]

@@ -8,6 +8,7 @@ use core::ffi::c_char;
 
 use super::control::Control;
 use super::{member, place};
+use crate::abi::{Errno, Result};
 use crate::sys::getpid;
 use crate::sys::path::{Fd, Path, with_more_descriptors};
 use crate::sys::tls::{self, Tls};
@@ -64,7 +65,11 @@ pub fn bridge(tls: &Tls, across: Across) -> Option<Bridge> {
     }
     let place = super::current(tls).ok()?;
     let dir = Path::new(&[place.dir()]).ok()?;
-    let file = member::hold(place, FLAGS).ok()?;
+    let file = match member::hold(place, FLAGS) {
+        Err(Errno::EMFILE) if across == Across::Exec => sacrificing(|| member::hold(place, FLAGS)),
+        other => other,
+    }
+    .ok()?;
     // SAFETY: no pointers.
     unsafe { syscall!(SYS_lseek, file.0, across.mark(getpid()), libc::SEEK_SET).ok()? };
     for lowest in [LOWEST, 3] {
@@ -81,10 +86,25 @@ pub fn bridge(tls: &Tls, across: Across) -> Option<Bridge> {
     {
         return Some(bridge);
     }
-    // The environment says which it is.
+    // It is one of the low numbers by chance, or the environment says which it is.
     // SAFETY: no pointers.
     unsafe { syscall!(SYS_fcntl, file.0, libc::F_SETFD, 0).ok()? };
     Some(Bridge { fd: file, replaced: None, dir })
+}
+
+/// The process has every descriptor open that it may have: one that exec closes goes before. Should exec
+/// fail, it is missed; but the new image would find itself in another namespace.
+fn sacrificing(open: impl FnOnce() -> Result<Fd>) -> Result<Fd> {
+    for fd in (3..HIGHEST).rev() {
+        // SAFETY: no pointers; the descriptor ends with this image.
+        unsafe {
+            if syscall!(SYS_fcntl, fd, libc::F_GETFD).is_ok_and(|flags| flags & libc::FD_CLOEXEC as usize != 0) {
+                syscall!(SYS_close, fd)?;
+                return open();
+            }
+        }
+    }
+    Err(Errno::EMFILE)
 }
 
 /// All low numbers are taken: the place of one that exec closes.

@@ -46,8 +46,10 @@ pub struct Control {
     pub user_ns: AtomicU64,
     /// Inode of the kernel's ipc namespace that was made with it, 0 if none was.
     pub real: AtomicU64,
+    /// Uid of its maker, as the machine knows it.
+    pub maker: AtomicU64,
 }
-const _: () = assert!(size_of::<Control>() == 80);
+const _: () = assert!(size_of::<Control>() == 88);
 
 /// In [`Control::state`]: the last task has left. Set while nobody can be a member, and for good.
 pub const DEAD: u32 = 1;
@@ -55,10 +57,10 @@ pub const DEAD: u32 = 1;
 pub const BOUND: u32 = 2;
 
 /// The first bytes of a fresh file `control`, with the limits at their defaults.
-fn head(id: u64, secret: [u64; 2], user_ns: u64) -> [u64; 10] {
+fn head(id: u64, secret: [u64; 2], user_ns: u64, maker: u64) -> [u64; 11] {
     let pair = |low: u32, high: u32| low as u64 | (high as u64) << 32;
     let limits = [pair(DFLT_QUEUESMAX as u32, DFLT_MSG), pair(DFLT_MSGSIZE, DFLT_MSG), pair(DFLT_MSGSIZE, 0)];
-    [MAGIC, limits[0], limits[1], limits[2], 0, id, secret[0], secret[1], user_ns, 0]
+    [MAGIC, limits[0], limits[1], limits[2], 0, id, secret[0], secret[1], user_ns, 0, maker]
 }
 
 /// One uid's account.
@@ -152,7 +154,7 @@ impl Control {
     ///
     /// Those of making a file.
     pub fn make(path: &Path, mode: u32, id: u64) -> Result<()> {
-        make(path, mode, CONTROL_SIZE, &head(id, [0; 2], 0))
+        make(path, mode, CONTROL_SIZE, &head(id, [0; 2], 0, 0))
     }
 
     /// The secret of a stand-in, see [`Control::make_stand_in`].
@@ -164,7 +166,7 @@ impl Control {
     ///
     /// Those of making a file.
     pub fn make_stand_in(path: &Path, id: u64) -> Result<()> {
-        make(path, 0o444, CONTROL_SIZE, &head(id, Control::STAND_IN, 0))
+        make(path, 0o444, CONTROL_SIZE, &head(id, Control::STAND_IN, 0, 0))
     }
 
     /// Fills a file that nobody can find yet.
@@ -172,9 +174,9 @@ impl Control {
     /// # Errors
     ///
     /// ENOSPC.
-    pub fn fill(file: &Fd, id: u64, secret: [u64; 2], user_ns: u64) -> Result<()> {
+    pub fn fill(file: &Fd, id: u64, secret: [u64; 2], user_ns: u64, maker: u32) -> Result<()> {
         file.truncate(CONTROL_SIZE)?;
-        let head = head(id, secret, user_ns);
+        let head = head(id, secret, user_ns, maker.into());
         // SAFETY: `head` is as long as said.
         unsafe { syscall!(SYS_pwrite64, file.0, head.as_ptr(), size_of_val(&head), 0) }.map(|_| ())
     }
@@ -182,7 +184,7 @@ impl Control {
     /// Id and secret of the namespace whose file `control` a descriptor refers to, if it does: its own
     /// word, to be checked.
     pub fn peek(fd: i32) -> Option<(u64, [u64; 2])> {
-        let mut head = [0u64; 10];
+        let mut head = [0u64; 11];
         // SAFETY: the buffer is as long as said.
         let got = unsafe { syscall!(SYS_pread64, fd, head.as_mut_ptr(), size_of_val(&head), 0).ok()? };
         (got == size_of_val(&head) && head[0] == MAGIC).then_some((head[5], [head[6], head[7]]))

@@ -64,6 +64,18 @@ pub fn may_go_without(errno: Errno) -> bool {
 ///
 /// EINVAL, EPERM, ENOSPC as unshare(2); those of making files.
 pub fn unshare(tls: &Tls, flags: i32) -> Result<()> {
+    if flags & libc::CLONE_NEWUSER != 0 {
+        let uid = super::kernel_uid(super::euid());
+        let done = unshare_with(tls, flags);
+        if done.is_ok() {
+            super::UNMAPPED.store(uid, Release);
+        }
+        return done;
+    }
+    unshare_with(tls, flags)
+}
+
+fn unshare_with(tls: &Tls, flags: i32) -> Result<()> {
     if flags & NEWIPC == 0 {
         return kernel_unshare(flags);
     }
@@ -286,13 +298,11 @@ pub fn clone_begins(tls: &Tls, flags: u64) -> Result<Option<Birth>> {
     let shares_memory = flags & libc::CLONE_VM != 0;
     let birth = Birth { parent: gettid(), shares_memory: u32::from(shares_memory), ..Birth::default() };
     if flags & NEWIPC == 0 {
-        if member::nobody_has_moved() || !member::anybody_for_itself() {
-            return Ok(None);
-        }
         if shares_memory {
             return if flags & libc::CLONE_THREAD != 0 { thread_begins(tls) } else { Ok(None) };
         }
-        return Ok(Some(birth));
+        // A child with a copy of the memory may have to tell itself from a guest later on.
+        return Ok(crate::sys::tls::is_in_use().then_some(birth));
     }
     // What clone(2) finds wrong before it asks for privileges.
     let both = |a: i32, b: i32| flags & a != 0 && flags & b != 0;
@@ -340,7 +350,9 @@ pub fn thread_begins(tls: &Tls) -> Result<Option<Birth>> {
 /// In the new task, before anything else.
 pub fn clone_in_child(tls: &Tls, birth: &Birth) {
     if birth.place == 0 {
-        return member::after_fork(birth.parent);
+        member::after_fork(birth.parent);
+        let _ = crate::sys::tls::ready();
+        return;
     }
     let Ok(membership) = Membership::adopt(birth.place, birth.map) else { return };
     if membership.place().control().real.load(Relaxed) == 0 {

@@ -289,7 +289,8 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
         let file = Path::new(&[dir.as_bytes(), b"/control"])?.open(libc::O_RDWR | made, 0o600)?;
         lock(&file, libc::LOCK_SH).map_err(|_| Errno::ENOENT)?;
         file.chmod(if everybody { 0o666 } else { 0o600 })?;
-        Control::fill(&file, id, secret, crate::sys::namespace_inode(c"/proc/thread-self/ns/user"))?;
+        let user_ns = crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
+        Control::fill(&file, id, secret, user_ns, super::kernel_uid(super::euid()))?;
         super::make_directories(&dir, everybody)?;
         let place = place(tls, dir.as_bytes())?;
         place.accounts().namespaces.fetch_add(1, Ordering::AcqRel);
@@ -306,7 +307,7 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
 fn directory_of_caller(root: &Path) -> Result<Path> {
     let mut own = *root;
     own.push(b"/u")?;
-    own.push_decimal(queues::outer_id(super::euid()) as u64)?;
+    own.push_decimal(super::kernel_uid(super::euid()) as u64)?;
     Ok(own)
 }
 
@@ -495,10 +496,8 @@ pub fn process_ends(tls: &Tls) {
             && let Ok(place) = Place::of(known - 1)
             && place.is_virtual()
             && !place.is_dead()
-            && teardown(place.dir())
         {
-            // Queues that only this process had open.
-            crate::desc::close_nameless();
+            teardown(place.dir());
         }
     }
 }

@@ -306,7 +306,13 @@ fn euid() -> u32 {
 pub fn is_root_of(place: &Place) -> bool {
     let owner = place.control().user_ns.load(Ordering::Relaxed);
     let own = || crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
-    generous() || euid() == 0 && owner != 0 && owner == own() || queues::outer_id(euid()) == 0
+    let is_own = || owner != 0 && owner == own();
+    // Root of the machine, where the owner has no root of its own; an image that was started there does
+    // not know who it is.
+    generous()
+        || euid() == 0 && is_own()
+        || kernel_uid(euid()) == 0
+        || queues::maps_nobody() && is_own() && place.control().maker.load(Ordering::Relaxed) == 0
 }
 
 /// Whether the caller has a capability (capabilities(7)) in its user namespace.
@@ -315,6 +321,18 @@ pub fn has_capability(capability: u32) -> bool {
     let mut data = [0u32; 6];
     // SAFETY: both structures are as capget(2) wants them for version 3.
     unsafe { syscall!(SYS_capget, header.as_ptr(), data.as_mut_ptr()) }.is_ok() && data[0] >> capability & 1 == 1
+}
+
+/// The uid that the caller had when it went to a user namespace that maps none yet.
+static UNMAPPED: AtomicU32 = AtomicU32::new(u32::MAX);
+
+/// A uid of the caller's as the machine knows it, as far as can be known: by the parent of its user
+/// namespace.
+pub fn kernel_uid(uid: u32) -> u32 {
+    match UNMAPPED.load(Ordering::Acquire) {
+        known if known != u32::MAX && queues::maps_nobody() => known,
+        _ => queues::outer_id(uid),
+    }
 }
 
 /// `MQNS_PRIVILEGES=generous`: what takes CAP_SYS_ADMIN or root of the namespace is allowed to all.

@@ -390,7 +390,12 @@ fn create_queue(
 fn real_uid() -> u32 {
     // SAFETY: no pointers.
     let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u32;
-    outer_id(uid)
+    super::kernel_uid(uid)
+}
+
+/// Whether the caller's user namespace maps no uid yet.
+pub fn maps_nobody() -> bool {
+    uid_map(&mut [0; 8]).is_empty()
 }
 
 /// A uid as the parent of the caller's user namespace knows it.

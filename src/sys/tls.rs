@@ -117,6 +117,11 @@ pub fn is_own_process() -> bool {
         || tls.generation.load(Ordering::Relaxed) == generation && tls.tid.load(Ordering::Relaxed) == gettid()
 }
 
+/// Whether any thread of the process, or of one that it came from by fork, has been set up.
+pub fn is_in_use() -> bool {
+    !WIPED.load(Ordering::Acquire).is_null()
+}
+
 /// The calling thread's block, set up for this task.
 ///
 /// # Errors
