@@ -116,6 +116,8 @@ pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: 
         // SAFETY: no pointers. dup2 of a descriptor to itself only checks it.
         return raw_result(unsafe { syscall!(SYS_fcntl, from, libc::F_GETFD) }.map(|_| to as usize));
     }
+    // What has been written to a limits file is read from it while it is there.
+    sysctl::forget(to);
     // SAFETY: no pointers; what the caller replaces is the caller's.
     let result = unsafe { syscall!(SYS_dup3, from, to, flags) };
     if result.is_ok() {

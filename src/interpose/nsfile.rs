@@ -122,6 +122,14 @@ pub fn visible_flags(flags: i32) -> i32 {
 /// has no ipc namespaces at all, that of the initial one.
 fn directory_of(dir: c_int, path: &[u8], kernel_has_it: bool) -> Result<Option<Path>> {
     let Some(task) = Task::of_path(dir, path) else { return Ok(None) };
+    if kernel_has_it {
+        // Any file may be called ns/ipc.
+        if Path::new(&[path])?.stat_at(dir)?.st_dev != kernel_file()?.st_dev {
+            return Ok(None);
+        }
+    } else if ns::real_at_start() != 0 || !task.exists() {
+        return Ok(None);
+    }
     match task.namespace()? {
         None if !kernel_has_it && ns::real_at_start() == 0 => {
             Ok(Some(Path::new(&[ns::initial_of(member::tls(), 0)?.dir()])?))
@@ -434,9 +442,10 @@ pub unsafe extern "C" fn mount(
     unsafe {
         if flags & libc::MS_BIND != 0
             && let Some(path) = candidate(source)
-            && let Ok(Some(dir)) = directory_of(libc::AT_FDCWD, path, true)
+            && let Some(dir) = directory_of(libc::AT_FDCWD, path, true).transpose()
         {
             let bind = || {
+                let dir = dir?;
                 let place = ns::place(member::tls(), dir.as_bytes())?;
                 let held = member::hold(&place, 0)?;
                 let file = member::bindable(&place)?;
@@ -452,4 +461,31 @@ pub unsafe extern "C" fn mount(
         }
         next(source, target, kind, flags, data)
     }
+}
+
+// For the command `mqns`, which runs itself with the library preloaded.
+
+/// Ends all namespaces that were left by violence, and takes away queues without a name that nobody
+/// has open. Returns how many namespaces, or a negated errno.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_collect() -> isize {
+    raw_result(super::mq::ready().and_then(|tls| member::collect_all(tls)))
+}
+
+/// The number of queues in the namespace that a descriptor of `/proc/PID/ns/ipc` refers to, those without
+/// a name included, or a negated errno.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_queues(fd: c_int) -> isize {
+    let count = || {
+        let tls = member::tls();
+        let place = match enter::directory_of_descriptor(fd) {
+            Some((dir, _)) => ns::place(tls, dir.as_bytes())?,
+            None => match ns::known_initial_of(tls, stat_fd(fd)?.st_ino)? {
+                Some(place) => place,
+                None => return Ok(0),
+            },
+        };
+        Ok(place.control().queues_count.load(Ordering::Relaxed) as usize)
+    };
+    raw_result(count())
 }

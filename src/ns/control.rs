@@ -78,11 +78,9 @@ const ACCOUNTS: usize = 1022;
 #[repr(C)]
 pub struct Accounts {
     magic: AtomicU64,
-    /// Directories of virtual namespaces under this root: whether it is worth looking for dead ones.
-    pub namespaces: AtomicU64,
     /// How far the last look at them has come, a position of lseek(2) in the root directory.
     pub looked: AtomicU64,
-    pad: AtomicU64,
+    pad: [AtomicU64; 2],
     table: [Account; ACCOUNTS],
 }
 const _: () = assert!(size_of::<Accounts>() == 16384);

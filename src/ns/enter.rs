@@ -160,12 +160,21 @@ fn is_in(fd: i32) -> bool {
 /// setns(2) by a pidfd: the namespaces of the process's leader.
 fn setns_of_process(tls: &Tls, fd: i32, pid: u64, kinds: i32) -> Result<()> {
     super::real_at_start();
-    if let Ok(Some(dir)) = Task::of_pid(pid)?.namespace() {
-        // Which of its user namespaces counts is decided by the kernel's part.
-        if kinds & !NEWIPC != 0 {
-            kernel_setns(fd, kinds & !NEWIPC)?;
+    match Task::of_pid(pid)?.namespace() {
+        Ok(Some(dir)) => {
+            // Which of its user namespaces counts is decided by the kernel's part.
+            if kinds & !NEWIPC != 0 {
+                kernel_setns(fd, kinds & !NEWIPC)?;
+            }
+            return match enter_virtual(tls, &dir) {
+                Err(Errno::EINVAL | Errno::ENOENT) => Err(Errno::ESRCH),
+                other => other,
+            };
         }
-        return enter_virtual(tls, &dir);
+        // It has left already, though the kernel has it still.
+        Err(Errno::ENOENT) => return Err(Errno::ESRCH),
+        // If not for this user, the kernel says so.
+        Ok(None) | Err(_) => {}
     }
     match kernel_setns(fd, kinds) {
         // Where the kernel has no ipc namespaces.

@@ -18,7 +18,7 @@
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::control::{Accounts, BOUND, Control, DEAD, random};
-use super::{Place, Referred, of_task, place, queues, root_of};
+use super::{Place, Referred, of_task, place, queues};
 use crate::abi::{Errno, Result};
 use crate::sys::gettid;
 use crate::sys::local::LocalLock;
@@ -225,12 +225,8 @@ pub fn begin(file: &Fd, place: Referred) {
 pub const LEAVING: u64 = 1 << 41;
 
 fn map_membership(file: &Fd, whom: For) -> Result<usize> {
-    map_at(file, whom.offset())
-}
-
-fn map_at(file: &Fd, offset: u64) -> Result<usize> {
     // SAFETY: a new mapping without access; the flock of the open file description stays with it.
-    unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_NONE, libc::MAP_SHARED, file.0, offset) }
+    unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_NONE, libc::MAP_SHARED, file.0, whom.offset()) }
 }
 
 /// A membership in a namespace that exists.
@@ -293,7 +289,6 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
         Control::fill(&file, id, secret, user_ns, super::kernel_uid(super::euid()))?;
         super::make_directories(&dir, everybody)?;
         let place = place(tls, dir.as_bytes())?;
-        place.accounts().namespaces.fetch_add(1, Ordering::AcqRel);
         let map = map_membership(&file, whom)?;
         Ok(Membership { place: place.keep(), map })
     })();
@@ -479,14 +474,12 @@ pub fn process_ends(tls: &Tls) {
     if is_guest() {
         return task_ends(tls);
     }
-    // Whoever asks where it is shall not take it for a process that never left its first namespace.
-    if let Ok(known) = Place::of(PROCESS.load(Ordering::Acquire).wrapping_sub(1)) {
-        let control = Path::new(&[known.dir(), b"/control"]).and_then(|path| path.open_own(libc::O_RDONLY));
-        let _ = control.and_then(|file| map_at(&file, LEAVING));
-    }
     let held = LOCK.lock(tls);
     // The tables stay as they are: threads may go on for a moment.
-    unmap(PROCESS_MAP.swap(0, Ordering::AcqRel));
+    let map = PROCESS_MAP.swap(0, Ordering::AcqRel);
+    if leave_a_sign(map).is_err() {
+        unmap(map);
+    }
     for own in &OWN {
         unmap(own.map.swap(0, Ordering::AcqRel));
     }
@@ -500,6 +493,19 @@ pub fn process_ends(tls: &Tls) {
             teardown(place.dir());
         }
     }
+}
+
+/// Puts a mapping without a flock in the place of the process's membership, at one blow: whoever asks
+/// where it is shall not take it for a process that never left its first namespace.
+fn leave_a_sign(map: usize) -> Result<()> {
+    let place = Place::of(PROCESS.load(Ordering::Acquire).wrapping_sub(1))?;
+    if map == 0 {
+        return Err(Errno::ENOENT);
+    }
+    let file = Path::new(&[place.dir(), b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW)?;
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+    // SAFETY: in the place of a mapping of ours that nobody looks into.
+    unsafe { syscall!(SYS_mmap, map, 4096, libc::PROT_NONE, flags, file.0, LEAVING) }.map(|_| ())
 }
 
 /// In a fork child, whose maker was thread `parent`: it is in that thread's namespace, and the other
@@ -679,14 +685,11 @@ pub fn bury(place: &Place) {
     if place.control().state.load(Ordering::Acquire) & BOUND != 0 {
         let _ = bound_file(place).and_then(|path| path.unlink());
     }
-    if remove_directories(place.dir()) {
-        let _ = place.accounts().namespaces.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
-    }
+    remove_directories(place.dir());
 }
 
-/// Removes the directories of a virtual namespace, unless queues are still there. Whether it is gone by
-/// this.
-fn remove_directories(dir: &[u8]) -> bool {
+/// Removes the directories of a virtual namespace, unless queues are still there.
+fn remove_directories(dir: &[u8]) {
     let sub = |name: &[u8]| Path::new(&[dir, name]);
     let remove = || -> Result<()> {
         let gone = |path: Path| match path.remove_dir() {
@@ -702,7 +705,7 @@ fn remove_directories(dir: &[u8]) -> bool {
         let _ = sub(b"/control")?.unlink();
         Path::new(&[dir])?.remove_dir()
     };
-    remove().is_ok()
+    let _ = remove();
 }
 
 /// Unlinks the files of a directory: leftovers of those who were killed.
@@ -829,11 +832,14 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
     Ok(dead)
 }
 
-/// Before something new is made in a place: a look at what the dead may have left, if there is
-/// anything but the place itself.
+/// Before something new is made in a place: a look at what the dead may have left, if the caller has
+/// any namespace but this.
 pub fn glance(tls: &Tls, place: &Place) {
     purge(tls);
-    if place.accounts().namespaces.load(Ordering::Relaxed) > u64::from(place.is_virtual()) {
-        look(root_of(place.dir()), place.accounts(), 4);
+    let own = Path::new(&[place.root()]).and_then(|root| directory_of_caller(&root));
+    // A directory has a link for each directory in it; or, in some file systems, one link and that's it.
+    let links = own.and_then(|own| own.stat()).map_or(2, |st| st.st_nlink);
+    if links == 1 || links > 2 + u64::from(place.is_virtual()) {
+        look(place.root(), place.accounts(), 4);
     }
 }

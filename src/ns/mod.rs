@@ -278,6 +278,21 @@ fn initial(tls: &Tls) -> Result<&'static Place> {
     Ok(place)
 }
 
+/// As [`initial_of`], if it has been made.
+///
+/// # Errors
+///
+/// As [`place`].
+pub fn known_initial_of(tls: &Tls, inode: u64) -> Result<Option<Referred>> {
+    let mut dir = root()?;
+    dir.push(b"/i")?;
+    dir.push_decimal(inode)?;
+    if Path::new(&[dir.as_bytes(), b"/control"])?.stat().is_err() {
+        return Ok(None);
+    }
+    place(tls, dir.as_bytes()).map(Some)
+}
+
 /// The initial namespace of an ipc namespace of the kernel's, by its inode.
 ///
 /// # Errors

@@ -40,6 +40,11 @@ impl Task {
         Ok(Task { dir: libc::AT_FDCWD, prefix })
     }
 
+    /// Whether there is such a task.
+    pub fn exists(&self) -> bool {
+        self.open(b"maps").is_ok()
+    }
+
     fn path(&self, name: &[u8]) -> Result<Path> {
         let mut path = self.prefix;
         path.push(name)?;
@@ -87,6 +92,25 @@ impl Task {
     }
 
     fn namespace_now(&self) -> Result<Option<Path>> {
+        let mut found = self.mapped()?;
+        if found.is_none() {
+            found = self.bridge();
+        }
+        if found.is_none() {
+            // A new image may have crossed the bridge just now.
+            found = self.mapped()?;
+        }
+        let Some(dir) = found.filter(|dir| id_of(dir.as_bytes()).is_some()) else { return Ok(None) };
+        if dir.stat().is_err() {
+            // Mapped in a mount namespace that is no more: the path is one within the file system.
+            let name = dir.as_bytes().rsplit(|&b| b == b'/').next().unwrap_or(b"");
+            return Ok(Some(super::member::directory_named(name).unwrap_or(dir)));
+        }
+        Ok(Some(dir))
+    }
+
+    /// The directory in which the task is a member by a mapping.
+    fn mapped(&self) -> Result<Option<Path>> {
         let maps = match self.open(b"maps") {
             Err(Errno::ESRCH) => return Err(Errno::ENOENT),
             other => other?,
@@ -105,20 +129,17 @@ impl Task {
                 own = Path::new(&[dir]).ok();
             }
         });
-        if !any {
+        let mut byte = 0u8;
+        // SAFETY: one byte to a local.
+        let is_there = unsafe { syscall!(SYS_pread64, maps.0, &raw mut byte, 1, 0) } == Ok(1);
+        if !any || !is_there {
+            // What was read may be a part only: the memory has gone meanwhile.
             return self.without_memory();
         }
         if leaving {
             return Err(Errno::ENOENT);
         }
-        let found = own.or(process).or_else(|| self.bridge());
-        let Some(dir) = found.filter(|dir| id_of(dir.as_bytes()).is_some()) else { return Ok(None) };
-        if dir.stat().is_err() {
-            // Mapped in a mount namespace that is no more: the path is one within the file system.
-            let name = dir.as_bytes().rsplit(|&b| b == b'/').next().unwrap_or(b"");
-            return Ok(Some(super::member::directory_named(name).unwrap_or(dir)));
-        }
-        Ok(Some(dir))
+        Ok(own.or(process))
     }
 
     /// The task's id as it sees it itself.

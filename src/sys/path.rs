@@ -174,6 +174,11 @@ impl Path {
         stat_at(libc::AT_FDCWD, self.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
     }
 
+    /// stat(2), from a directory.
+    pub fn stat_at(&self, dir: i32) -> Result<libc::stat> {
+        stat_at(dir, self.as_ptr(), 0)
+    }
+
     /// readlink(2) of `/proc/self/fd/N`.
     pub fn of_descriptor(fd: i32) -> Result<Path> {
         let mut link = Path::new(&[b"/proc/thread-self/fd/"])?;
