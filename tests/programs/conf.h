@@ -17,6 +17,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <grp.h>
 #include <limits.h>
 #include <mqueue.h>
@@ -34,6 +35,7 @@
 #include <sys/epoll.h>
 #include <sys/fsuid.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -58,6 +60,8 @@
 enum {
 	NEEDS_ROOT = 1, /* changes uid or creates queues of another user */
 	SHIM_ONLY = 2,  /* the C library crashes natively; mqns promises better */
+	MOUNTS = 4,     /* mounts queues as files: the kernel asks for the right to */
+	REAL_MOUNT = 8, /* is about mounts that the kernel has to know of */
 };
 
 struct conf_case {
@@ -90,6 +94,9 @@ static UNUSED void conf_register(struct conf_case *c)
 #define CASE(sec, name) CONF_CASE(sec, name, 0)
 #define ROOT_CASE(sec, name) CONF_CASE(sec, name, NEEDS_ROOT)
 #define SHIM_CASE(sec, name) CONF_CASE(sec, name, SHIM_ONLY)
+#define FILE_CASE(sec, name) CONF_CASE(sec, name, MOUNTS)
+#define ROOT_FILE_CASE(sec, name) CONF_CASE(sec, name, MOUNTS | NEEDS_ROOT)
+#define MOUNT_CASE(sec, name) CONF_CASE(sec, name, MOUNTS | NEEDS_ROOT | REAL_MOUNT)
 
 /* Programs that a case execs: `conf_x @name args…`, see exec_helper(). */
 struct conf_helper {
@@ -114,6 +121,8 @@ struct conf_shared {
 	char name[512][64];
 	atomic_int stage[64]; /* progress marks, see mark() and await_mark() */
 	atomic_long value[64];
+	atomic_int dirs;
+	char dir[32][64];
 };
 static struct conf_shared *shared;
 static pid_t conf_pid; /* of the case */
@@ -601,6 +610,68 @@ HELPER(visit)
 	return 0;
 }
 
+/* ---- Mounts ------------------------------------------------------------------------------ */
+
+/* A directory of this case's own, which goes with all that is in it when the case is over. */
+static UNUSED const char *directory(const char *suffix)
+{
+	int i = atomic_fetch_add(&shared->dirs, 1);
+	if (i >= 32)
+		FAIL("too many directories");
+	snprintf(shared->dir[i], sizeof shared->dir[i], "/tmp/conf-%d-%d-%s", (int)conf_pid, i, suffix);
+	OK(mkdir(shared->dir[i], 0755));
+	return shared->dir[i];
+}
+/* `dir/name`; names of queues may have their slash. */
+static UNUSED const char *path_in(const char *dir, const char *name)
+{
+	static _Thread_local char path[16][640];
+	static _Thread_local int i;
+	i = (i + 1) & 15;
+	snprintf(path[i], sizeof path[i], "%s%s%s", dir, name[0] == '/' ? "" : "/", name);
+	return path[i];
+}
+/* From here on what the caller mounts is seen by itself and its children only, and goes with them.
+ * Who may not have that may not mount either: what it mounts is a view of its own. */
+static UNUSED void private_mounts(void)
+{
+	static int done;
+	if (done)
+		return;
+	done = 1;
+	if (unshare(CLONE_NEWNS)) {
+		TRUE(errno == EPERM);
+		return;
+	}
+	OK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+}
+/* The queues of the caller's namespace as files in a directory. */
+static UNUSED const char *mounted_at(void)
+{
+	private_mounts();
+	const char *dir = directory("mqueue");
+	OK(mount("mqueue", dir, "mqueue", 0, NULL));
+	return dir;
+}
+static UNUSED void write_limit(const char *name, const char *text)
+{
+	int fd = OK(open(path_in("/proc/sys/fs/mqueue", name), O_WRONLY | O_CLOEXEC));
+	EQ(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+/* A namespace of the caller's own, with no queue in it, in which a queue with default attributes is
+ * small. Where that is not permitted, the caller's queues are the only ones all the same, but a
+ * default queue costs 82880 bytes. */
+static UNUSED void fresh_namespace(void)
+{
+	if (unshare(CLONE_NEWIPC)) {
+		TRUE(errno == EPERM);
+		return;
+	}
+	write_limit("msg_default", "2");
+	write_limit("msgsize_default", "128");
+}
+
 /* ---- The runner -------------------------------------------------------------------------- */
 
 /* Limits must be the same whoever runs this: CAP_SYS_RESOURCE lifts some of them. */
@@ -615,6 +686,12 @@ static void conf_drop_sys_resource(void)
 	d[0].inheritable &= ~(1u << CAP_SYS_RESOURCE);
 	prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0);
 	syscall(SYS_capset, &h, d);
+}
+
+static int conf_remove(const char *path, const struct stat *st UNUSED, int type UNUSED,
+		       struct FTW *f UNUSED)
+{
+	return remove(path);
 }
 
 static int conf_run(struct conf_case *c)
@@ -641,6 +718,12 @@ static int conf_run(struct conf_case *c)
 	int n = atomic_load(&shared->names);
 	for (int i = 0; i < n && i < 512; i++)
 		mq_unlink(shared->name[i]);
+	n = atomic_load(&shared->dirs);
+	for (int i = 0; i < n && i < 32; i++) {
+		while (umount2(shared->dir[i], MNT_DETACH) == 0)
+			;
+		nftw(shared->dir[i], conf_remove, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+	}
 	munmap(shared, sizeof *shared);
 	if (WIFSIGNALED(st)) {
 		fprintf(stderr, "%s: killed by signal %d (%s)\n", c->name, WTERMSIG(st),
@@ -661,9 +744,11 @@ int main(int argc, char **argv)
 	}
 	if (argc > 1 && !strcmp(argv[1], "--list")) {
 		for (struct conf_case *c = conf_first; c; c = c->next)
-			printf("%s\t%s\t%s%s\n", c->name, c->section,
+			printf("%s\t%s\t%s%s%s%s\n", c->name, c->section,
 			       c->flags & NEEDS_ROOT ? "root " : "",
-			       c->flags & SHIM_ONLY ? "shim-only" : "");
+			       c->flags & SHIM_ONLY ? "shim-only " : "",
+			       c->flags & MOUNTS ? "mounts " : "",
+			       c->flags & REAL_MOUNT ? "real-mount" : "");
 		return 0;
 	}
 	/* Whatever else the caller had open would shift the numbers that cases expect. */

