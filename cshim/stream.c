@@ -61,15 +61,26 @@ static FILE *open_stream(const char *path, const char *mode, int next)
         }
     }
     FILE *stream = ((FILE *(*)(const char *, const char *))mqns_next_fopen(next))(path, mode);
-    if (stream != NULL || errno == ENOENT) {
+    size_t length = stream != NULL || errno == ENOENT ? strlen(path) : 0;
+    if (length >= 3 && strcmp(path + length - 3, "ipc") == 0) {
         /* A namespace of ours takes the place of the kernel's. */
         int error = errno, flags = strchr(mode, 'e') ? O_CLOEXEC : 0;
-        long fd = mqns_ns_opened(AT_FDCWD, path, flags, -ENOENT);
-        if (fd >= 0 && stream != NULL) {
+        int copy = stream != NULL ? dup(fileno(stream)) : -ENOENT;
+        long fd = mqns_ns_opened(AT_FDCWD, path, flags, copy);
+        if (fd == BYPASS) {
+            if (copy >= 0)
+                close(copy);
+        } else if (fd < 0) {
+            if (stream != NULL)
+                fclose(stream);
+            stream = NULL;
+            error = (int)-fd;
+        } else if (stream != NULL) {
             dup3((int)fd, fileno(stream), flags);
             close((int)fd);
-        } else if (fd >= 0) {
-            return fdopen((int)fd, mode);
+        } else {
+            stream = fdopen((int)fd, mode);
+            error = errno;
         }
         errno = error;
     }

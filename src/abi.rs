@@ -38,6 +38,7 @@ errnos!(
     ENOSPC,
     ENOSYS,
     ENOTDIR,
+    ENOTEMPTY,
     ENXIO,
     EOPNOTSUPP,
     EOVERFLOW,

@@ -1,9 +1,15 @@
 //! The command's surface: arguments, exit status, messages.
 
 mod elf;
+mod lsns;
+mod namespace;
+mod preloaded;
 mod run;
+mod table;
 
+use std::ffi::OsString;
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -13,7 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub enum Exit {
-    /// Help or version was asked for, and printed.
+    /// Done: help, version or a list printed.
     Done = 0,
     /// mqns itself failed: wrong arguments, no libmqns.so, an unusable directory.
     Failed = 125,
@@ -23,7 +29,7 @@ pub enum Exit {
     NotFound = 127,
 }
 
-/// Why nothing was run.
+/// Why it was not done.
 pub struct Failure {
     exit: Exit,
     /// The object concerned, the cause and the remedy.
@@ -36,10 +42,20 @@ impl Failure {
     }
 }
 
-/// POSIX message queues in user space, for unmodified programs.
+/// An error of the system without Rust's "(os error N)".
+struct Cause<'a>(&'a io::Error);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        f.write_str(text.split(" (os error").next().unwrap_or(&text))
+    }
+}
+
+/// POSIX message queues and IPC namespaces in user space, for unmodified programs.
 ///
-/// `mqns run -- CMD` starts CMD with libmqns.so preloaded: its mq_* calls are then answered by the
-/// library, in shared memory, whatever the kernel has or lacks.
+/// `mqns run -- CMD` starts CMD with libmqns.so preloaded: its mq_* calls, and those that make and join IPC
+/// namespaces, are then answered by the library, in shared memory, whatever the kernel has or lacks.
 #[derive(Parser)]
 #[command(name = "mqns", version, max_term_width = 100, after_help = EXIT_STATUS)]
 struct Cli {
@@ -48,39 +64,125 @@ struct Cli {
 }
 
 const EXIT_STATUS: &str = "\
-Exit status of `mqns run`:
+Exit status of `mqns run` and `mqns enter`:
   that of CMD  once it runs; signals reach it directly, mqns is no longer there
   125          mqns itself failed (wrong arguments, libmqns.so not found)
   126          CMD cannot be run, or the library cannot be preloaded into it
-  127          CMD was not found";
+  127          CMD was not found
+Of the others: 0, or 125 if they failed";
 
-const RUN_HELP: &str = "\
+const ENVIRONMENT: &str = "\
 Environment:
   MQNS_LIB     libmqns.so to preload; else it is looked for beside mqns, in ../lib,
                ../lib/mqns and ../lib/*/mqns
-  MQNS_DIR, MQNS_LIMITS, MQNS_POLL, MQNS_LOG
+  MQNS_DIR, MQNS_PRIVILEGES, MQNS_LIMITS, MQNS_POLL, MQNS_LOG
                what the options set; they hold for everything that CMD starts, too
-  LD_PRELOAD   kept, behind the library
+  LD_PRELOAD   kept, behind the library";
 
+const RUN_EXAMPLES: &str = "\
 Examples:
   mqns run -- ./server
   mqns run --limits generous --log stderr -- ./server --queue-depth 50000
-  mqns run --dir /dev/shm/test1 -- sh -c './sender & ./receiver'";
+  mqns run --dir /dev/shm/test1 -- sh -c './sender & ./receiver'
+  mqns run --ipc --privileges generous -- ./test   # queues of its own, gone at its end";
+
+const ENTER_HELP: &str = "\
+A process that runs without the library is in the initial namespace, which all such processes share.
+Needed are the right to look into PID (as with strace: the same user, or root), and
+CAP_SYS_ADMIN, unless `--privileges generous` is given.
+
+Examples:
+  mqns enter -t 4711 -- ./client
+  mqns enter --target $(pidof -s server) --privileges generous   # a shell";
+
+const LSNS_HELP: &str = "\
+Columns:
+  NS       number of the namespace, as in /proc/PID/ns/ipc
+  NPROCS   how many processes are in it; of each, its first thread counts
+  PID      the lowest of their ids
+  USER     effective user of that process
+  QUEUES   queues in it, those included whose name is gone and that are still open; - if unknown
+  COMMAND  command line of that process
+
+Processes of other users are seen by root only.
+
+Examples:
+  mqns lsns
+  mqns lsns --json | jq '.namespaces[] | select(.queues > 0)'
+  mqns lsns -n -r -o NS,PID,QUEUES
+  kill $(mqns lsns -nro NS,PID | awk '$1 == 1234567890 { print $2 }')";
+
+const GC_HELP: &str = "\
+Nobody needs to call this: what a killed process has left also goes when others make queues
+and namespaces. Root takes away what is left of every user, others only what is their own.
+
+Examples:
+  mqns gc
+  mqns gc --dir /dev/shm/test1 --quiet";
 
 #[derive(Subcommand)]
 enum Verb {
     /// Run a command, and all that it starts, on the library's message queues
-    #[command(after_help = RUN_HELP, after_long_help = format!("{EXIT_STATUS}\n\n{RUN_HELP}"))]
+    #[command(
+        after_help = format!("{ENVIRONMENT}\n\n{RUN_EXAMPLES}"),
+        after_long_help = format!("{EXIT_STATUS}\n\n{ENVIRONMENT}\n\n{RUN_EXAMPLES}"),
+    )]
     Run(Run),
+
+    /// Run a command in the IPC namespace of a process
+    #[command(after_help = ENTER_HELP, after_long_help = format!("{EXIT_STATUS}\n\n{ENVIRONMENT}\n\n{ENTER_HELP}"))]
+    Enter(Enter),
+
+    /// List the IPC namespaces that processes are in
+    #[command(after_help = LSNS_HELP)]
+    Lsns(Lsns),
+
+    /// Take away namespaces and queues that killed processes have left
+    #[command(after_help = GC_HELP)]
+    Gc(Gc),
 }
 
-/// Arguments of `mqns run`. Without an option its environment variable stays as it is.
+/// Arguments of `mqns run`.
 #[derive(Args)]
 struct Run {
+    /// In a new IPC namespace, which is gone with the last process in it
+    #[arg(long)]
+    ipc: bool,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Arguments of `mqns enter`.
+#[derive(Args)]
+struct Enter {
+    /// The process. If it was started with the library, MQNS_DIR is taken from it, too
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    target: u32,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    /// The command and its arguments; without one, $SHELL
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// What a command gets by the environment. Without an option its variable stays as it is.
+#[derive(Args)]
+struct Settings {
     /// Directory of the queues, shared by all who name the same [MQNS_DIR; default /dev/shm/mqns, or
     /// /dev/shm/mqns-UID where root has not made that]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+
+    /// Who may make and join IPC namespaces, and write their limits [MQNS_PRIVILEGES]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    privileges: Option<Privileges>,
 
     /// Which limits hold when a queue is created [MQNS_LIMITS]
     #[arg(long, value_enum, value_name = "WHICH")]
@@ -93,10 +195,55 @@ struct Run {
     /// Say why calls are refused, to `stderr` or at the end of a file [MQNS_LOG]
     #[arg(long, value_name = "stderr|FILE")]
     log: Option<PathBuf>,
+}
 
-    /// The command and its arguments
-    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
-    command: Vec<std::ffi::OsString>,
+/// Arguments of `mqns lsns`.
+#[derive(Args)]
+struct Lsns {
+    /// Directory of the queues [MQNS_DIR]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// As JSON
+    #[arg(short = 'J', long, conflicts_with_all = ["noheadings", "raw"])]
+    json: bool,
+
+    /// Without the line of headings
+    #[arg(short, long)]
+    noheadings: bool,
+
+    /// Which columns, in this order [default: all]
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', ignore_case = true)]
+    output: Vec<lsns::Column>,
+
+    /// For scripts: a blank between columns; blanks within, backslashes and bytes that are not text as \xHH
+    #[arg(short, long)]
+    raw: bool,
+
+    /// Do not cut commands off to fit the terminal
+    #[arg(short = 'u', long)]
+    notruncate: bool,
+}
+
+/// Arguments of `mqns gc`.
+#[derive(Args)]
+struct Gc {
+    /// Directory of the queues [MQNS_DIR]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Say nothing
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// `MQNS_PRIVILEGES`.
+#[derive(Clone, Copy, ValueEnum)]
+enum Privileges {
+    /// As in the kernel: unshare, clone and setns take CAP_SYS_ADMIN, the limits root
+    Exact,
+    /// Everybody may
+    Generous,
 }
 
 /// `MQNS_LIMITS`.
@@ -126,8 +273,24 @@ pub fn main() -> Exit {
             return if error.use_stderr() { Exit::Failed } else { Exit::Done };
         }
     };
-    let Verb::Run(arguments) = cli.verb;
-    let failure = run::run(arguments);
-    eprintln!("mqns: {}", failure.message);
-    failure.exit
+    let done = match cli.verb {
+        Verb::Run(arguments) => Err(run::run(arguments)),
+        Verb::Enter(arguments) => Err(namespace::enter(arguments)),
+        Verb::Lsns(arguments) => lsns::lsns(arguments).and_then(|text| print(&text)),
+        Verb::Gc(arguments) => namespace::collect(arguments).and_then(|text| print(&text)),
+    };
+    match done {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            eprintln!("mqns: {}", failure.message);
+            failure.exit
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Failure::new(Exit::Failed, "standard output", Cause(&e), "make room, or send it elsewhere"))
 }

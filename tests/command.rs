@@ -1,15 +1,18 @@
-//! The command `mqns`: what it starts, what it refuses to start and why, its exit status.
+//! The command `mqns`: what it starts, what it refuses to start and why, its exit status; the namespaces
+//! that it makes, enters, lists and ends.
 
 mod harness;
 
 use harness::StateDir;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::FromRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 /// `mqns` with the library under test, away from any queues of others.
 fn mqns(state: &StateDir) -> Command {
@@ -56,9 +59,18 @@ fn path(path: PathBuf) -> String {
     path.into_os_string().into_string().expect("a path in UTF-8")
 }
 
+/// By another process: a child that another thread makes meanwhile must not have a file open for writing
+/// that is to be executed (ETXTBSY).
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().expect("run cp").success());
+}
+
 fn write(dir: &Path, name: &str, content: &[u8], mode: u32) -> String {
     let file = dir.join(name);
-    fs::File::create(&file).and_then(|mut f| f.write_all(content)).expect("write a file");
+    let draft = dir.join(format!("{name}.draft"));
+    fs::write(&draft, content).expect("write a file");
+    copy(&draft, &file);
+    fs::remove_file(&draft).expect("remove a file");
     fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("chmod");
     path(file)
 }
@@ -236,7 +248,7 @@ fn library_is_found_in_an_installation() {
         fs::create_dir_all(prefix.path().join(dir)).expect("mkdir");
     }
     let command = prefix.path().join("bin/mqns");
-    fs::copy(env!("CARGO_BIN_EXE_mqns"), &command).expect("copy mqns");
+    copy(Path::new(env!("CARGO_BIN_EXE_mqns")), &command);
     let installed = |state: &StateDir| {
         let mut run = mqns(state);
         run.env_remove("MQNS_LIB");
@@ -332,27 +344,29 @@ fn program_for_another_machine() {
     refuses(&run(&state, &[&program]), 126, &["big: a program for 64-bit s390, big-endian, "]);
 }
 
+/// A copy of the probe with another loader.
+fn with_loader(dir: &StateDir, name: &str, loader: &str) -> String {
+    altered(dir, name, |bytes| {
+        let at = bytes.windows(3).position(|w| w == b"/ld").expect("a loader's name");
+        let start = bytes[..at].iter().rposition(|&b| b == 0).expect("its start") + 1;
+        let len = bytes[start..].iter().position(|&b| b == 0).expect("its end");
+        let mut new = loader.as_bytes().to_vec();
+        assert!(new.len() <= len, "too long for the place");
+        new.resize(len, 0);
+        bytes[start..start + len].copy_from_slice(&new);
+    })
+}
+
 #[test]
 fn program_with_another_c_library() {
     let state = StateDir::new();
     let dir = StateDir::new();
-    let with_loader = |name: &str, loader: &str| {
-        altered(&dir, name, |bytes| {
-            let at = bytes.windows(3).position(|w| w == b"/ld").expect("a loader's name");
-            let start = bytes[..at].iter().rposition(|&b| b == 0).expect("its start") + 1;
-            let len = bytes[start..].iter().position(|&b| b == 0).expect("its end");
-            let mut new = loader.as_bytes().to_vec();
-            assert!(new.len() <= len, "too long for the place");
-            new.resize(len, 0);
-            bytes[start..start + len].copy_from_slice(&new);
-        })
-    };
-    let program = with_loader("musl", "/lib/ld-musl-x86.so.1");
+    let program = with_loader(&dir, "musl", "/lib/ld-musl-x86.so.1");
     let parts = ["musl: runs with musl (/lib/ld-musl-x86.so.1), libmqns.so with glibc; ", "set MQNS_LIB"];
     refuses(&run(&state, &[&program]), 126, &parts);
-    let program = with_loader("bionic", "/system/ld");
+    let program = with_loader(&dir, "bionic", "/system/ld");
     refuses(&run(&state, &[&program]), 126, &["bionic: runs with another C library (/system/ld)"]);
-    let program = with_loader("moved", "/no/ld-linux.so");
+    let program = with_loader(&dir, "moved", "/no/ld-linux.so");
     refuses(&run(&state, &[&program]), 127, &["moved: its loader /no/ld-linux.so does not exist"]);
 }
 
@@ -367,7 +381,7 @@ fn program_that_gains_privilege() {
     let dir = std::env::temp_dir().join(format!("mqns-test-suid-{}", std::process::id()));
     fs::create_dir(&dir).expect("mkdir");
     let program = dir.join("program");
-    fs::copy(harness::program("command_probe"), &program).expect("copy");
+    copy(&harness::program("command_probe"), &program);
     let name = path(program.clone());
     let owned = |uid: u32, mode: u32| {
         std::os::unix::fs::chown(&program, Some(uid), Some(uid)).expect("chown");
@@ -395,6 +409,657 @@ fn directory_that_cannot_be_used() {
     refuses(&run(&state, &["--dir", &file, "true"]), 125, &["file: not a directory; --dir takes"]);
 }
 
+// Namespaces. Where the command is to make or enter one, the kernel has none.
+
+/// `mqns`, with the library under test, in a process for which the kernel has neither queues nor IPC
+/// namespaces. Who isn't root may make namespaces nevertheless.
+fn mqns_alone(state: &StateDir, user: &[&str]) -> Command {
+    let mut command = Command::new(harness::program("nokernel"));
+    let plain = mqns(state);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if !is_root() {
+        command.env("MQNS_PRIVILEGES", "generous");
+    }
+    command.args(user).arg(plain.get_program()).stdin(Stdio::null());
+    command
+}
+
+fn alone(state: &StateDir, arguments: &[&str]) -> Output {
+    mqns_alone(state, &[]).args(arguments).output().expect("run mqns")
+}
+
+/// An ordinary user.
+const SOMEBODY: &[&str] = &["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"];
+
+/// Whether this process can become that user, and that user may run the tests' programs with the library.
+fn somebody_or_skip() -> bool {
+    let can = is_root() && {
+        let mut setpriv = Command::new(SOMEBODY[0]);
+        setpriv.args(&SOMEBODY[1..]).arg(harness::program("ns_probe")).env("LD_PRELOAD", harness::library());
+        setpriv.output().is_ok_and(|o| o.status.success() && o.stderr.is_empty())
+    };
+    if !can {
+        eprintln!("skipped: needs root, and a build directory that is open to other users");
+    }
+    can
+}
+
+fn ns_probe() -> String {
+    path(harness::program("ns_probe"))
+}
+
+/// The virtual namespaces that have a directory.
+fn namespaces(state: &StateDir) -> Vec<String> {
+    let names = |dir: &Path| {
+        let entries = fs::read_dir(dir).expect("list a directory").flatten();
+        entries.map(|e| e.file_name().into_string().expect("UTF-8")).collect::<Vec<_>>()
+    };
+    let users = names(state.path()).into_iter().filter(|name| name.starts_with('u'));
+    users.flat_map(|user| names(&state.path().join(user))).collect()
+}
+
+/// It printed these lines, and nothing was wrong.
+#[track_caller]
+fn prints(output: &Output, lines: &[&str]) {
+    assert_eq!((out(output).lines().collect::<Vec<_>>(), err(output)), (lines.to_vec(), ""), "{output:?}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// What `readlink /proc/PID/ns/ipc` says, in numbers.
+fn number(link: &str) -> u64 {
+    let number = link.trim().strip_prefix("ipc:[").and_then(|rest| rest.strip_suffix(']'));
+    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{link:?} is no namespace"))
+}
+
+const LINK: &str = "/proc/self/ns/ipc";
+
+/// A command that stays until it is let go: ns_probe with operation `hold` as the last.
+struct Held {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Held {
+    /// Waits until it has said so many lines, which are returned.
+    fn start(mut command: Command, lines: usize) -> (Held, Vec<String>) {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("run mqns");
+        let mut held = Held { out: BufReader::new(child.stdout.take().expect("a pipe")), child };
+        let mut said = Vec::new();
+        for _ in 0..lines {
+            let mut line = String::new();
+            held.out.read_line(&mut line).expect("read a line");
+            said.push(line.trim_end().to_string());
+        }
+        (held, said)
+    }
+
+    /// `mqns ARGUMENTS… ns_probe OPERATIONS… hold`; all of them succeed.
+    fn probe(state: &StateDir, user: &[&str], arguments: &[&str], operations: &[&str]) -> Held {
+        let mut command = mqns_alone(state, user);
+        command.args(arguments).arg(ns_probe()).args(operations).arg("hold");
+        let (held, said) = Held::start(command, operations.len() + 1);
+        assert!(said.iter().all(|line| line == "ok"), "{said:?}");
+        held
+    }
+
+    fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    fn number(&self) -> u64 {
+        self.number_with(&format!("/proc/{}/ns/ipc", self.child.id()))
+    }
+
+    /// By a process with the library, which need not be in any namespace, nor have a directory.
+    fn number_with(&self, link: &str) -> u64 {
+        let mut readlink = Command::new("readlink");
+        readlink.arg(link).env("LD_PRELOAD", harness::library());
+        number(out(&readlink.output().expect("run readlink")))
+    }
+
+    fn let_go(mut self) {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().expect("wait");
+        assert!(status.success(), "{status:?}");
+    }
+
+    fn kill(mut self, signal: i32) {
+        // SAFETY: no memory is passed; it has not been reaped.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+        assert_eq!(self.child.wait().expect("wait").signal(), Some(signal));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn run_ipc_has_queues_of_its_own() {
+    let state = StateDir::new();
+    let probe = ns_probe();
+    prints(&alone(&state, &["run", &probe, "create /q outer"]), &["ok"]);
+    let inside = alone(&state, &["run", "--ipc", "--", &probe, "peek /q", "create /q inner", "peek /q"]);
+    prints(&inside, &["ENOENT", "ok", "inner"]);
+    assert!(namespaces(&state).is_empty());
+    prints(&alone(&state, &["run", &probe, "peek /q"]), &["outer"]);
+
+    let initial = number(out(&alone(&state, &["run", "readlink", LINK])));
+    let script =
+        format!("readlink {LINK}; '{}' run --ipc readlink {LINK}; readlink {LINK}", env!("CARGO_BIN_EXE_mqns"));
+    let nested = alone(&state, &["run", "--ipc", "sh", "-c", &script]);
+    let numbers: Vec<_> = out(&nested).lines().map(number).collect();
+    let [first, inner, again] = numbers[..] else { panic!("{nested:?}") };
+    assert!(first == again && first != inner && first != initial && inner != initial, "{numbers:?}, {initial}");
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn run_ipc_lasts_as_long_as_any_process_in_it() {
+    let state = StateDir::new();
+    // The command ends before the one that it has started.
+    let mut command = mqns_alone(&state, &[]);
+    let script = format!("exec 3<&0; '{}' 'create /q here' hold <&3 & echo $!", ns_probe());
+    command.args(["run", "--ipc", "sh", "-c", &script]);
+    let (mut held, said) = Held::start(command, 3);
+    let gate = held.child.stdin.take();
+    assert!(held.child.wait().expect("wait").success());
+    let pid = said.iter().find(|line| *line != "ok").expect("a process id");
+    prints(&alone(&state, &["enter", "-t", pid, &ns_probe(), "peek /q"]), &["here"]);
+    assert_eq!(namespaces(&state).len(), 1);
+    drop(gate);
+    // The end of the pipe is that of the process, which has left before.
+    held.out.read_to_end(&mut Vec::new()).expect("read");
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn exit_status_and_signals_are_the_commands_in_a_namespace() {
+    let state = StateDir::new();
+    for status in [0, 1, 77, 125, 126, 127, 255] {
+        let output = alone(&state, &["run", "--ipc", "sh", "-c", &format!("exit {status}")]);
+        assert_eq!((output.status.code(), out(&output), err(&output)), (Some(status), "", ""));
+    }
+    let output = alone(&state, &["run", "--ipc", "false"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(namespaces(&state).is_empty());
+    // From within, and from outside: it is the same process.
+    let output = alone(&state, &["run", "--ipc", "sh", "-c", "kill -TERM $$"]);
+    assert_eq!(output.status.signal(), Some(libc::SIGTERM));
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1] {
+        Held::probe(&state, &[], &["run", "--ipc"], &[]).kill(signal);
+    }
+    // Stopped and continued.
+    let held = Held::probe(&state, &[], &["run", "--ipc"], &[]);
+    for signal in [libc::SIGSTOP, libc::SIGCONT] {
+        let mut status = 0;
+        // SAFETY: a variable for the result; it has not been reaped.
+        unsafe {
+            assert_eq!(libc::kill(held.child.id() as i32, signal), 0);
+            libc::waitpid(held.child.id() as i32, &mut status, libc::WUNTRACED | libc::WCONTINUED);
+        }
+        assert!(if signal == libc::SIGSTOP { libc::WIFSTOPPED(status) } else { libc::WIFCONTINUED(status) });
+    }
+    held.let_go();
+    alone(&state, &["gc"]);
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn command_in_a_namespace_gets_what_any_command_gets() {
+    let state = StateDir::new();
+    let library = harness::library().display().to_string();
+    let other = Held::probe(&state, &[], &["run", "--ipc"], &[]);
+    let pid = other.pid();
+    for how in [&["run"][..], &["run", "--ipc"], &["enter", "-t", &pid]] {
+        let output = |command: &[&str], change: bool| {
+            let mut mqns = mqns_alone(&state, &[]);
+            mqns.args(how).args(command).env("LD_PRELOAD", "libm.so.6").env("KEPT", "a=b c");
+            // SAFETY: system calls only, on locals.
+            unsafe {
+                mqns.pre_exec(move || {
+                    libc::close_range(3, u32::MAX, 0);
+                    if change {
+                        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+                        libc::signal(libc::SIGSEGV, libc::SIG_IGN);
+                        let mut set = std::mem::zeroed();
+                        libc::sigemptyset(&mut set);
+                        libc::sigaddset(&mut set, libc::SIGTERM);
+                        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+                        libc::close(0);
+                        libc::dup2(1, 7);
+                    }
+                    Ok(())
+                })
+            };
+            let output = mqns.output().expect("run mqns");
+            assert_eq!(err(&output), "", "{how:?}");
+            let mut lines: Vec<_> = out(&output).lines().map(str::to_string).collect();
+            if command[0] == "env" {
+                lines.retain(|line| ["MQNS_", "LD_PRELOAD", "KEPT", "PATH"].iter().any(|name| line.starts_with(name)));
+                lines.sort();
+            }
+            lines
+        };
+        let preload = format!("preload: {library}:libm.so.6");
+        let plain = ["ignored:", "blocked:", "descriptors: 0 1 2", &preload, "asan: -"];
+        assert_eq!(output(&[&probe(), "state"], false), plain, "{how:?}");
+        let changed = ["ignored: 11 13", "blocked: 15", "descriptors: 1 2 7", &preload, "asan: -"];
+        assert_eq!(output(&[&probe(), "state"], true), changed, "{how:?}");
+        let mut expected = vec![
+            "KEPT=a=b c".to_string(),
+            format!("LD_PRELOAD={library}:libm.so.6"),
+            format!("MQNS_DIR={}", state.path().display()),
+            format!("MQNS_LIB={library}"),
+            format!("PATH={}", std::env::var("PATH").expect("PATH")),
+        ];
+        if !is_root() {
+            expected.insert(4, "MQNS_PRIVILEGES=generous".into());
+        }
+        assert_eq!(output(&["env"], false), expected, "{how:?}");
+        let name = output(&["sh", "-c", "echo $0 $@", "a", "-t", "--", "b"], false);
+        assert_eq!(name, ["a -t -- b"], "{how:?}");
+    }
+    other.let_go();
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn options_hold_in_a_namespace() {
+    let state = StateDir::new();
+    let show = "echo $MQNS_DIR $MQNS_PRIVILEGES $MQNS_LIMITS $MQNS_POLL $MQNS_LOG";
+    let options = ["--privileges=generous", "--limits=generous", "--poll=always", "--log=log", "--dir=new"];
+    let mut command = mqns_alone(&state, &[]);
+    command.args(["run", "--ipc"]).args(options).args(["sh", "-c", show]).current_dir(state.path());
+    let said = command.output().expect("run mqns");
+    let said = out(&said).trim().replace(&*state.path().to_string_lossy(), "S");
+    assert_eq!(said, "S/new generous generous always S/log");
+    let create = [&probe(), "create", "65536", "16777216"];
+    let output = mqns_alone(&state, &[]).args(["run", "--ipc", "--limits=generous"]).args(create).output();
+    assert_eq!(out(&output.expect("run mqns")), "ok\n");
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn command_that_cannot_be_executed_leaves_no_namespace() {
+    let state = StateDir::new();
+    refuses(&alone(&state, &["run", "--ipc", "/no/such"]), 127, &["/no/such: No such file"]);
+    refuses(&alone(&state, &["run", "--ipc", "/"]), 126, &["/: is a directory"]);
+    // Only execve(2) finds out, when the namespace has been made: the loader may not be executed.
+    let program = with_loader(&state, "broken", "ld-linux.so");
+    write(state.path(), "ld-linux.so", b"", 0o644);
+    let mut command = mqns_alone(&state, &[]);
+    let output = command.args(["run", "--ipc", &program]).current_dir(state.path()).output().expect("run mqns");
+    refuses(&output, 126, &["broken: Permission denied; "]);
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn privileges_are_the_kernels_unless_generous() {
+    if !somebody_or_skip() {
+        return;
+    }
+    let state = StateDir::new();
+    let somebody = |arguments: &[&str]| mqns_alone(&state, SOMEBODY).args(arguments).output().expect("run mqns");
+    let parts = ["a new IPC namespace: not permitted without CAP_SYS_ADMIN", "`--privileges generous`"];
+    refuses(&somebody(&["run", "--ipc", "true"]), 125, &parts);
+    refuses(&somebody(&["run", "--ipc", "--privileges", "exact", "true"]), 125, &parts);
+    let limits = "id -u; echo 20 >/proc/sys/fs/mqueue/msg_max; cat /proc/sys/fs/mqueue/msg_max";
+    prints(&somebody(&["run", "--ipc", "--privileges", "generous", "sh", "-c", limits]), &["12345", "20"]);
+    let unshare = ["run", "--privileges", "generous", &ns_probe(), "create /q a", "unshare", "peek /q"];
+    prints(&somebody(&unshare), &["ok", "ok", "ENOENT"]);
+    assert!(namespaces(&state).is_empty());
+    // Of one's own processes, and of others'.
+    let own = Held::probe(&state, SOMEBODY, &["run", "--ipc", "--privileges=generous"], &["create /q own"]);
+    let others = Held::probe(&state, &[], &["run", "--ipc"], &[]);
+    let parts = [&format!("the IPC namespace of process {}: not permitted", own.pid()), "`--privileges generous`"];
+    refuses(&somebody(&["enter", "-t", &own.pid(), "true"]), 125, &parts);
+    prints(&somebody(&["enter", "-t", &own.pid(), "--privileges=generous", &ns_probe(), "peek /q"]), &["own"]);
+    prints(&alone(&state, &["enter", "-t", &own.pid(), &ns_probe(), "peek /q"]), &["own"]);
+    let parts = [&format!("process {}: it may not be looked into", others.pid()), "; do it as root"];
+    refuses(&somebody(&["enter", "-t", &others.pid(), "--privileges=generous", "true"]), 125, &parts);
+    own.let_go();
+    others.let_go();
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn enter_joins_the_namespace_of_a_process() {
+    let state = StateDir::new();
+    let held = Held::probe(&state, &[], &["run", "--ipc"], &["create /q inner"]);
+    let pid = held.pid();
+    let probe = ns_probe();
+    prints(&alone(&state, &["run", &probe, "peek /q"]), &["ENOENT"]);
+    for target in [&["-t", &pid][..], &["--target", &pid], &["--target", &pid, "--"]] {
+        let mut command = mqns_alone(&state, &[]);
+        let output = command.arg("enter").args(target).args([&probe, "peek /q", "create /from outside"]).output();
+        prints(&output.expect("run mqns"), &["inner", if target[0] == "-t" { "ok" } else { "EEXIST" }]);
+    }
+    assert_eq!(number(out(&alone(&state, &["enter", "-t", &pid, "readlink", LINK]))), held.number());
+    let output = alone(&state, &["enter", "-t", &pid, "sh", "-c", "exit 77"]);
+    assert_eq!(output.status.code(), Some(77));
+    // A shell.
+    for (shell, expected) in [("/bin/sh", "/bin/sh\n"), ("", "/bin/sh\n")] {
+        let mut command = mqns_alone(&state, &[]);
+        command.args(["enter", "-t", &pid]).env("SHELL", shell).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("run mqns");
+        let text = format!("echo $0; readlink {LINK}; exit 5\n");
+        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("write");
+        let output = child.wait_with_output().expect("wait");
+        assert_eq!(output.status.code(), Some(5));
+        let link = out(&output).strip_prefix(expected).unwrap_or_else(|| panic!("{output:?}"));
+        assert_eq!(number(link), held.number());
+    }
+    // Who has entered keeps it, too.
+    let second = Held::probe(&state, &[], &["enter", "-t", &pid], &[]);
+    held.let_go();
+    prints(&alone(&state, &["enter", "-t", &second.pid(), &probe, "peek /q", "peek /from"]), &["inner", "outside"]);
+    second.let_go();
+    assert!(namespaces(&state).is_empty());
+    refuses(&alone(&state, &["enter", "-t", &pid, "true"]), 125, &[&format!("process {pid}: no such process; ")]);
+}
+
+#[test]
+fn enter_goes_where_the_process_is() {
+    let (state, elsewhere) = (StateDir::new(), StateDir::new());
+    let (probe, peek) = (ns_probe(), "peek /q");
+    // In its initial namespace, which is another one by another directory.
+    let held = Held::probe(&state, &[], &["run"], &["create /q initial"]);
+    prints(&alone(&elsewhere, &["enter", "-t", &held.pid(), &probe, peek]), &["initial"]);
+    let dir = path(elsewhere.path().into());
+    prints(&alone(&state, &["enter", "-t", &held.pid(), "--dir", &dir, &probe, peek]), &["ENOENT"]);
+    // One without the library is in the initial namespace of whoever asks, also for one who comes from a
+    // namespace.
+    let mut sleep = Command::new("sleep").arg("1000").env_remove("LD_PRELOAD").spawn().expect("run sleep");
+    let pid = sleep.id().to_string();
+    let outside = alone(&state, &["enter", "-t", &pid, &probe, peek]);
+    let command = env!("CARGO_BIN_EXE_mqns");
+    let back = alone(&state, &["run", "--ipc", command, "enter", "-t", &pid, "--", &probe, peek]);
+    sleep.kill().and_then(|()| sleep.wait()).expect("end sleep");
+    prints(&outside, &["initial"]);
+    prints(&back, &["initial"]);
+    held.let_go();
+    let held = Held::probe(&state, &[], &["run", "--ipc"], &["create /q inner"]);
+    for dir in [&state, &elsewhere] {
+        prints(&alone(dir, &["enter", "-t", &held.pid(), &probe, peek]), &["inner"]);
+    }
+    held.let_go();
+    assert!(namespaces(&state).is_empty() && namespaces(&elsewhere).is_empty());
+}
+
+/// `mqns lsns --json`, as far as it concerns a namespace.
+fn listed(state: &StateDir, arguments: &[&str], number: u64) -> Option<Value> {
+    let output = mqns_alone(state, &[]).args(["lsns", "--json"]).args(arguments).output().expect("run mqns");
+    assert_eq!((output.status.code(), err(&output)), (Some(0), ""));
+    let list: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let list = list["namespaces"].as_array().expect("a list").clone();
+    let numbers: Vec<_> = list.iter().map(|entry| entry["ns"].as_u64().expect("a number")).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    list.into_iter().find(|entry| entry["ns"] == number)
+}
+
+#[test]
+fn lsns_lists_namespaces() {
+    let state = StateDir::new();
+    // Two processes, of which one has come in; two queues, and one without a name.
+    let operations = ["create /a x", "create /b x", "create /c x", "keep /c", "unlink /c"];
+    let held = Held::probe(&state, &[], &["run", "--ipc"], &operations);
+    let number = held.number();
+    let second = Held::probe(&state, &[], &["enter", "-t", &held.pid()], &[]);
+    let lowest = held.child.id().min(second.child.id());
+    let command = |pid: u32| {
+        let operations = if pid == second.child.id() { String::new() } else { operations.join(" ") + " " };
+        format!("{} {operations}hold", ns_probe())
+    };
+    let me = String::from_utf8(Command::new("id").arg("-un").output().expect("run id").stdout).expect("UTF-8");
+    let mut expected = json!({
+        "ns": number,
+        "nprocs": 2,
+        "pid": lowest,
+        "user": me.trim(),
+        "queues": 3,
+        "command": command(lowest),
+    });
+    let entry = listed(&state, &[], number).expect("listed");
+    assert_eq!(entry.to_string(), expected.to_string());
+    // By another directory as well, and by another order.
+    assert_eq!(listed(&StateDir::new(), &[], number), Some(expected.clone()));
+    let entry = listed(&state, &["-o", "QUEUES,ns"], number).expect("listed");
+    assert_eq!(entry.to_string(), json!({ "queues": 3, "ns": number }).to_string());
+
+    // The initial namespace.
+    prints(&alone(&state, &["run", &ns_probe(), "create /initial x"]), &["ok"]);
+    let initial = self::number(out(&alone(&state, &["run", "readlink", LINK])));
+    let entry = listed(&state, &[], initial).expect("listed");
+    assert_eq!(entry["queues"], 1);
+    assert!(entry["pid"].as_u64().expect("a number") <= u64::from(std::process::id()));
+    assert_eq!(listed(&StateDir::new(), &[], initial).expect("listed")["queues"], 0);
+
+    // As a table.
+    let lsns = |arguments: &[&str]| {
+        let output = mqns_alone(&state, &[]).arg("lsns").args(arguments).output().expect("run mqns");
+        assert_eq!((output.status.code(), err(&output)), (Some(0), ""));
+        out(&output).lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    let pick = |lines: Vec<String>| {
+        let mine = lines.iter().filter(|line| line.split_whitespace().any(|word| word == number.to_string()));
+        mine.cloned().collect::<Vec<_>>()
+    };
+    let lines = lsns(&[]);
+    let headings: Vec<_> = lines[0].split_whitespace().collect();
+    assert_eq!(headings, ["NS", "NPROCS", "PID", "USER", "QUEUES", "COMMAND"]);
+    let [line] = &pick(lines.clone())[..] else { panic!("{lines:?}") };
+    let words = format!("{number} 2 {lowest} {} 3 {}", me.trim(), command(lowest));
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), words.split(' ').collect::<Vec<_>>());
+    // Numbers end, and text begins, below the heading.
+    let ends = |line: &str, word: &str| line.find(word).expect("in the line") + word.len();
+    assert_eq!(ends(&lines[0], "NS"), ends(line, &number.to_string()));
+    assert_eq!(lines[0].find("COMMAND"), line.find(&ns_probe()));
+    let lines = lsns(&["-n", "-o", "pid,NPROCS,ns"]);
+    assert_eq!(pick(lines)[0].split_whitespace().collect::<Vec<_>>().join(" "), format!("{lowest} 2 {number}"));
+    let lines = lsns(&["-r", "-o", "NS,COMMAND,NPROCS"]);
+    assert_eq!(lines[0], "NS COMMAND NPROCS");
+    assert_eq!(pick(lines), [format!("{number} {} 2", command(lowest).replace(' ', "\\x20"))]);
+    assert_eq!(pick(lsns(&["-nro", "NS,QUEUES"])), [format!("{number} 3")]);
+
+    held.let_go();
+    // What was open without a name is gone.
+    expected["nprocs"] = 1.into();
+    expected["queues"] = 2.into();
+    expected["pid"] = second.child.id().into();
+    expected["command"] = command(second.child.id()).into();
+    assert_eq!(listed(&state, &[], number), Some(expected));
+    second.let_go();
+    assert_eq!(listed(&state, &[], number), None);
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn lsns_shows_users_what_is_theirs() {
+    if !somebody_or_skip() {
+        return;
+    }
+    let state = StateDir::new();
+    let own = Held::probe(&state, SOMEBODY, &["run", "--ipc", "--privileges=generous"], &["create /q x"]);
+    let others = Held::probe(&state, &[], &["run", "--ipc"], &[]);
+    let (own_number, others_number) = (own.number(), others.number());
+    // A user without a name.
+    let known = Command::new("id").args(["-un", "12345"]).output().expect("run id");
+    let name = if known.status.success() { out(&known).trim().to_string() } else { "12345".into() };
+    let entry = listed(&state, &["-o", "ns,user,queues"], own_number).expect("listed");
+    assert_eq!((&entry["user"], &entry["queues"]), (&json!(name), &json!(1)));
+    assert!(listed(&state, &[], others_number).is_some());
+    let output = mqns_alone(&state, SOMEBODY).args(["lsns", "-nro", "NS"]).output().expect("run mqns");
+    let numbers: Vec<_> = out(&output).lines().collect();
+    assert!(numbers.contains(&&*own_number.to_string()), "{output:?}");
+    assert!(!numbers.contains(&&*others_number.to_string()), "{output:?}");
+    own.let_go();
+    others.let_go();
+}
+
+/// Runs a command with a terminal of so many columns as its output; what it has written.
+fn on_terminal(mut command: Command, columns: u16) -> String {
+    let (mut master, mut slave) = (0, 0);
+    let size = libc::winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: variables for two descriptors, a structure, and nothing else.
+    let opened = unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null_mut(), &size) };
+    assert_eq!(opened, 0);
+    // SAFETY: just opened, nobody else's.
+    let (mut master, slave) = unsafe { (fs::File::from_raw_fd(master), Stdio::from_raw_fd(slave)) };
+    let mut child = command.stdout(slave).spawn().expect("run mqns");
+    drop(command);
+    let mut text = Vec::new();
+    // Ends by EIO, when nobody has the other end open.
+    let _ = master.read_to_end(&mut text);
+    assert!(child.wait().expect("wait").success());
+    String::from_utf8(text).expect("UTF-8").replace("\r\n", "\n")
+}
+
+#[test]
+fn lsns_cuts_commands_off_at_the_end_of_the_terminal() {
+    let state = StateDir::new();
+    let held = Held::probe(&state, &[], &["run", "--ipc"], &["create /\u{e4}\u{1b}[31m x"]);
+    let lines = |columns: u16, arguments: &[&str]| {
+        let mut command = mqns_alone(&state, &[]);
+        command.arg("lsns").args(arguments);
+        on_terminal(command, columns).lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    let length = |line: &String| line.chars().count();
+    let cut = lines(60, &[]);
+    assert!(cut.iter().all(|line| length(line) <= 60), "{cut:?}");
+    assert!(cut.iter().any(|line| line.contains(&held.number().to_string())), "{cut:?}");
+    // What would change colours or move the cursor is no part of it.
+    let shown = "create /\u{e4}\\x1b[31m x hold";
+    let whole = lines(60, &["--notruncate"]);
+    assert!(whole.iter().any(|line| line.ends_with(shown)), "{whole:?}");
+    assert!(lines(1000, &[]).iter().any(|line| line.ends_with(shown)));
+    // In the middle of a line it is cut as well.
+    let cut = lines(30, &["-o", "command,ns"]);
+    assert!(cut.iter().all(|line| length(line) <= 30), "{cut:?}");
+    assert!(cut.iter().any(|line| line.ends_with(&held.number().to_string())), "{cut:?}");
+    held.let_go();
+}
+
+#[test]
+fn lsns_changes_nothing_and_says_what_fails() {
+    let state = StateDir::new();
+    assert!(alone(&state, &["lsns"]).status.success());
+    assert!(fs::read_dir(state.path()).expect("list a directory").next().is_none());
+    let mut command = mqns_alone(&state, &[]);
+    let full = fs::File::options().write(true).open("/dev/full").expect("open /dev/full");
+    let output = command.arg("lsns").stdout(full).output().expect("run mqns");
+    refuses(&output, 125, &["standard output: No space left on device"]);
+    for verb in ["lsns", "gc"] {
+        refuses(&alone(&state, &[verb, "--dir", "/no/such"]), 125, &["/no/such: No such file or directory; --dir"]);
+    }
+}
+
+#[test]
+fn gc_ends_what_was_left_by_violence() {
+    let state = StateDir::new();
+    let gc = |arguments: &[&str]| {
+        let output = mqns_alone(&state, &[]).arg("gc").args(arguments).output().expect("run mqns");
+        assert_eq!((output.status.code(), err(&output)), (Some(0), ""));
+        out(&output).to_string()
+    };
+    let ended = |n: u32| format!("ended {n} namespace{} that had no process left\n", if n == 1 { "" } else { "s" });
+    assert_eq!(gc(&[]), ended(0));
+    let start = || Held::probe(&state, &[], &["run", "--ipc"], &["create /q x", "keep /q"]);
+    let (one, two, living) = (start(), start(), start());
+    one.kill(libc::SIGKILL);
+    two.kill(libc::SIGKILL);
+    assert_eq!(namespaces(&state).len(), 3);
+    assert_eq!(gc(&[]), ended(2));
+    assert_eq!(namespaces(&state).len(), 1);
+    assert_eq!(gc(&[]), ended(0));
+    prints(&alone(&state, &["enter", "-t", &living.pid(), &ns_probe(), "peek /q"]), &["x"]);
+    living.kill(libc::SIGKILL);
+    let elsewhere = StateDir::new();
+    assert_eq!(gc(&["--dir", &path(elsewhere.path().into())]), ended(0));
+    let output = alone(&elsewhere, &["gc", "--dir", &path(state.path().into())]);
+    assert_eq!(out(&output), ended(1));
+    assert!(namespaces(&state).is_empty());
+    start().kill(libc::SIGKILL);
+    assert_eq!(gc(&["-q"]), "");
+    assert!(namespaces(&state).is_empty());
+}
+
+#[test]
+fn gc_takes_away_queues_without_a_name() {
+    let state = StateDir::new();
+    // The file of each open queue without a name.
+    let nameless =
+        || state.files().iter().filter(|(path, ..)| path.parent().is_some_and(|p| p.ends_with("q/f"))).count();
+    let held = Held::probe(&state, &[], &["run"], &["create /q x", "keep /q", "unlink /q"]);
+    let other = Held::probe(&state, &[], &["run"], &["create /q x", "keep /q", "unlink /q"]);
+    held.kill(libc::SIGKILL);
+    let before = nameless();
+    assert!(before > 0, "{:?}", state.files());
+    assert!(alone(&state, &["gc", "--quiet"]).status.success());
+    assert_eq!(nameless(), before - 1);
+    other.let_go();
+    assert_eq!(nameless(), 0);
+}
+
+#[test]
+fn gc_of_root_serves_everybody() {
+    if !somebody_or_skip() {
+        return;
+    }
+    let state = StateDir::new();
+    let start = |user: &[&str]| Held::probe(&state, user, &["run", "--ipc", "--privileges=generous"], &[]);
+    for held in [start(SOMEBODY), start(&[])] {
+        held.kill(libc::SIGKILL);
+    }
+    // Nor does it need a privilege for what is one's own.
+    let output = mqns_alone(&state, SOMEBODY).arg("gc").output().expect("run mqns");
+    assert_eq!((out(&output), err(&output)), ("ended 1 namespace that had no process left\n", ""));
+    start(SOMEBODY).kill(libc::SIGKILL);
+    assert_eq!(namespaces(&state).len(), 2);
+    assert_eq!(out(&alone(&state, &["gc"])), "ended 2 namespaces that had no process left\n");
+    assert!(namespaces(&state).is_empty());
+}
+
+/// It does not take itself for the second image where the library isn't there.
+#[test]
+fn library_that_is_not_preloaded() {
+    let state = StateDir::new();
+    let maps = fs::read_to_string("/proc/self/maps").expect("read maps");
+    let another = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("libc.so"));
+    let another = another.expect("libc among the mappings");
+    for arguments in [&["run", "--ipc", "true"][..], &["enter", "-t", "1", "true"], &["lsns"], &["gc"]] {
+        let mut command = mqns_alone(&state, &[]);
+        let output = command.args(arguments).env("MQNS_LIB", another).output().expect("run mqns");
+        refuses(&output, 125, &["the loader has not preloaded libmqns.so", "; set MQNS_LIB"]);
+        let mut command = mqns_alone(&state, &[]);
+        let output = command.args(arguments).env("MQNS_LIB", "/no/such.so").output().expect("run mqns");
+        refuses(&output, 125, &["/no/such.so: No such file"]);
+    }
+    let mut command = mqns_alone(&state, &[]);
+    let output = command.args(["run", "env"]).env("MQNS_SECOND_IMAGE", "1").output().expect("run mqns");
+    assert!(!out(&output).contains("MQNS_SECOND_IMAGE"), "{output:?}");
+}
+
+#[test]
+fn directory_that_no_namespace_can_be_in() {
+    let state = StateDir::new();
+    let with = |dir: &str, arguments: &[&str]| {
+        mqns_alone(&state, &[]).args(arguments).env("MQNS_DIR", dir).output().expect("run mqns")
+    };
+    for arguments in [&["run", "--ipc", "true"][..], &["gc"]] {
+        refuses(&with("relative", arguments), 125, &["MQNS_DIR=relative: not an absolute path; "]);
+        refuses(&with("/no/such/dir", arguments), 125, &["No such file or directory; check /no/such/dir"]);
+    }
+}
+
 // The command itself.
 
 #[test]
@@ -405,12 +1070,32 @@ fn version_help_and_usage() {
     };
     let version = concat!("mqns ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!(mqns(&["--version"]), (Some(0), version.into(), String::new()));
-    for arguments in [&["--help"][..], &["run", "--help"], &["help", "run"], &["run", "-h"]] {
+    for arguments in [&["--help"][..], &["run", "--help"], &["help", "run"], &["run", "-h"], &["enter", "--help"]] {
         let (status, out, err) = mqns(arguments);
         assert_eq!((status, err.as_str()), (Some(0), ""));
         assert!(out.contains("Usage: mqns") && (arguments == ["run", "-h"] || out.contains("126 ")), "{out}");
     }
-    for arguments in [&[][..], &["run"], &["run", "--limits", "none", "true"], &["fly"], &["run", "--fly", "true"]] {
+    for verb in ["run", "enter", "lsns", "gc"] {
+        let (status, out, err) = mqns(&[verb, "--help"]);
+        assert_eq!((status, err.as_str()), (Some(0), ""));
+        assert!(out.contains(&format!("Examples:\n  mqns {verb}")), "{out}");
+    }
+    for arguments in [
+        &[][..],
+        &["run"],
+        &["run", "--limits", "none", "true"],
+        &["fly"],
+        &["run", "--fly", "true"],
+        &["run", "--ipc"],
+        &["run", "--privileges", "some", "true"],
+        &["enter", "true"],
+        &["enter", "-t", "0", "true"],
+        &["enter", "-t", "self", "true"],
+        &["lsns", "-o", "NS,FLY"],
+        &["lsns", "--json", "--raw"],
+        &["lsns", "1"],
+        &["gc", "now"],
+    ] {
         let (status, out, err) = mqns(arguments);
         assert_eq!((status, out.as_str()), (Some(125), ""), "{arguments:?}");
         assert!(err.contains("Usage") || err.contains("--help"), "{err}");

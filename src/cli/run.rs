@@ -12,55 +12,100 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::elf::{Elf, Image, image};
-use super::{Exit, Failure, Limits, Poll, Run};
+use super::preloaded::Preloaded;
+use super::{Cause, Exit, Failure, Limits, Poll, Privileges, Run, Settings};
 
 /// Runs the command in the place of this process; returns only if that was not possible.
-pub fn run(arguments: Run) -> Failure {
-    match prepare(&arguments).and_then(|ready| ready.execute()) {
+pub fn run(run: Run) -> Failure {
+    let start = || {
+        let library = Library::find()?;
+        let environment = run.settings.environment()?;
+        let ready = prepare(&library, environment, run.command)?;
+        if run.ipc {
+            // The command's environment is this program's as well.
+            Preloaded::here(&library, &ready.environment)?.unshare()?;
+        }
+        ready.execute()
+    };
+    match start() {
         Ok(never) => match never {},
         Err(failure) => failure,
     }
 }
 
-enum Never {}
+/// What a function gives that returns only if it fails.
+pub enum Never {}
 
-/// All that execve(2) wants.
-struct Ready {
-    program: PathBuf,
-    arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
+/// An environment for execve(2).
+#[derive(Clone)]
+pub struct Environment(Vec<(OsString, OsString)>);
+
+impl Environment {
+    /// That of this process.
+    pub fn own() -> Environment {
+        Environment(env::vars_os().collect())
+    }
+
+    pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
+        self.remove(name);
+        self.0.push((name.into(), value.into()));
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(n, _)| n != name);
+    }
+
+    fn get(&self, name: &str) -> Option<OsString> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    }
+
+    /// Puts the library in front of what is preloaded anyway.
+    pub fn preload(&mut self, library: &Library) {
+        self.set("LD_PRELOAD", preload(&library.path, self.get("LD_PRELOAD")));
+    }
 }
 
-fn prepare(run: &Run) -> Result<Ready, Failure> {
-    let (library, library_elf) = find_library()?;
-    let mut environment: Vec<_> = env::vars_os().collect();
-    let mut set = |name: &str, value: OsString| {
-        environment.retain(|(n, _)| n != name);
-        environment.push((name.into(), value));
-    };
-    if let Some(dir) = &run.dir {
-        set("MQNS_DIR", state_directory(dir)?.into());
+impl Settings {
+    /// The environment that a command gets by these options.
+    pub fn environment(&self) -> Result<Environment, Failure> {
+        let mut environment = Environment::own();
+        environment.remove(super::preloaded::MARKER);
+        if let Some(dir) = &self.dir {
+            environment.set("MQNS_DIR", state_directory(dir)?);
+        }
+        if let Some(privileges) = self.privileges {
+            let generous = matches!(privileges, Privileges::Generous);
+            environment.set("MQNS_PRIVILEGES", if generous { "generous" } else { "exact" });
+        }
+        if let Some(limits) = self.limits {
+            environment.set("MQNS_LIMITS", if let Limits::Generous = limits { "generous" } else { "exact" });
+        }
+        if let Some(poll) = self.poll {
+            environment.set("MQNS_POLL", if let Poll::Always = poll { "always" } else { "auto" });
+        }
+        if let Some(log) = &self.log {
+            environment.set("MQNS_LOG", if log.as_os_str() == "stderr" { log.clone() } else { absolute(log)? });
+        }
+        Ok(environment)
     }
-    if let Some(limits) = run.limits {
-        set("MQNS_LIMITS", if let Limits::Generous = limits { "generous" } else { "exact" }.into());
-    }
-    if let Some(poll) = run.poll {
-        set("MQNS_POLL", if let Poll::Always = poll { "always" } else { "auto" }.into());
-    }
-    if let Some(log) = &run.log {
-        let to_stderr = log.as_os_str() == "stderr";
-        set("MQNS_LOG", if to_stderr { log.into() } else { absolute(log)?.into() });
-    }
+}
 
-    let name = &run.command[0];
-    let program = find_command(name)?;
-    let check = Check { library: &library_elf };
-    let uses_asan = check.file(&program, 0)?;
-    set("LD_PRELOAD", preload(&library, env::var_os("LD_PRELOAD")));
-    if uses_asan && let Some(options) = asan_options(env::var_os("ASAN_OPTIONS")) {
-        set("ASAN_OPTIONS", options);
+/// All that execve(2) wants.
+pub struct Ready {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    pub environment: Environment,
+}
+
+/// Finds a command, and finds out that the library can be preloaded into it.
+pub fn prepare(library: &Library, mut environment: Environment, command: Vec<OsString>) -> Result<Ready, Failure> {
+    let program = find_command(&command[0])?;
+    let uses_asan = library.check(&program)?;
+    environment.preload(library);
+    if uses_asan && let Some(options) = asan_options(environment.get("ASAN_OPTIONS")) {
+        environment.set("ASAN_OPTIONS", options);
     }
-    Ok(Ready { program, arguments: run.command.clone(), environment })
+    Ok(Ready { program, arguments: command, environment })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -73,44 +118,77 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 /// not those above it.
 fn state_directory(dir: &Path) -> Result<PathBuf, Failure> {
     let dir = absolute(dir)?;
-    let remedy = "--dir takes a directory, or a new name in a directory that exists";
-    match fs::metadata(&dir) {
-        Ok(meta) if meta.is_dir() => Ok(dir),
-        Ok(_) => Err(Failure::new(Exit::Failed, dir.display(), "not a directory", remedy)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound && dir.parent().is_some_and(Path::is_dir) => Ok(dir),
-        Err(e) => Err(Failure::new(Exit::Failed, dir.display(), Cause(&e), remedy)),
+    match directory(&dir, "--dir takes a directory, or a new name in a directory that exists") {
+        Err((_, io::ErrorKind::NotFound)) if dir.parent().is_some_and(Path::is_dir) => Ok(dir),
+        Err((failure, _)) => Err(failure),
+        Ok(()) => Ok(dir),
     }
 }
 
-/// An error of the system without Rust's "(os error N)".
-struct Cause<'a>(&'a io::Error);
+/// The environment in which mqns itself works on a directory that must be there.
+pub fn environment_for(dir: Option<&Path>) -> Result<Environment, Failure> {
+    let mut environment = Environment::own();
+    environment.remove(super::preloaded::MARKER);
+    if let Some(dir) = dir {
+        let dir = absolute(dir)?;
+        directory(&dir, "--dir takes the directory that programs were run with").map_err(|(failure, _)| failure)?;
+        environment.set("MQNS_DIR", dir);
+    }
+    Ok(environment)
+}
 
-impl std::fmt::Display for Cause<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = self.0.to_string();
-        f.write_str(text.split(" (os error").next().unwrap_or(&text))
+fn directory(dir: &Path, remedy: &str) -> Result<(), (Failure, io::ErrorKind)> {
+    let fail = |cause: &dyn std::fmt::Display, kind| (Failure::new(Exit::Failed, dir.display(), cause, remedy), kind);
+    match fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(fail(&"not a directory", io::ErrorKind::NotADirectory)),
+        Err(e) => Err(fail(&Cause(&e), e.kind())),
     }
 }
 
-/// `libmqns.so`: `$MQNS_LIB`, else where a build or an installation puts it.
-fn find_library() -> Result<(PathBuf, Elf), Failure> {
-    let fail = |object: &Path, cause: &str| {
-        let remedy = "set MQNS_LIB to the path of libmqns.so (`cargo build --release` makes target/release/libmqns.so)";
-        Failure::new(Exit::Failed, object.display(), cause, remedy)
-    };
-    let path = match env::var_os("MQNS_LIB").filter(|lib| !lib.is_empty()) {
-        Some(lib) => absolute(Path::new(&lib))?,
-        None => beside_us().ok_or_else(|| fail(Path::new("libmqns.so"), "not found beside mqns nor in ../lib"))?,
-    };
-    // "The items of the list can be separated by spaces or colons, and there is no support for
-    // escaping either separator" (ld.so(8)).
-    if path.as_os_str().as_bytes().iter().any(|b| matches!(b, b' ' | b':')) {
-        return Err(fail(&path, "a blank or colon in the path, which LD_PRELOAD cannot hold"));
+/// The library that is preloaded.
+pub struct Library {
+    path: PathBuf,
+    elf: Elf,
+}
+
+impl Library {
+    /// `libmqns.so`: `$MQNS_LIB`, else where a build or an installation puts it.
+    pub fn find() -> Result<Library, Failure> {
+        let fail = |object: &Path, cause: &str| {
+            let remedy =
+                "set MQNS_LIB to the path of libmqns.so (`cargo build --release` makes target/release/libmqns.so)";
+            Failure::new(Exit::Failed, object.display(), cause, remedy)
+        };
+        let path = match env::var_os("MQNS_LIB").filter(|lib| !lib.is_empty()) {
+            Some(lib) => absolute(Path::new(&lib))?,
+            None => beside_us().ok_or_else(|| fail(Path::new("libmqns.so"), "not found beside mqns nor in ../lib"))?,
+        };
+        // "The items of the list can be separated by spaces or colons, and there is no support for
+        // escaping either separator" (ld.so(8)).
+        if path.as_os_str().as_bytes().iter().any(|b| matches!(b, b' ' | b':')) {
+            return Err(fail(&path, "a blank or colon in the path, which LD_PRELOAD cannot hold"));
+        }
+        match image(&path) {
+            Ok(Image::Elf(elf)) => Ok(Library { path, elf }),
+            Ok(_) => Err(fail(&path, "not a shared library")),
+            Err(e) => Err(fail(&path, &Cause(&e).to_string())),
+        }
     }
-    match image(&path) {
-        Ok(Image::Elf(elf)) => Ok((path, elf)),
-        Ok(_) => Err(fail(&path, "not a shared library")),
-        Err(e) => Err(fail(&path, &Cause(&e).to_string())),
+
+    /// Whether it is in the list of a process's `LD_PRELOAD`, there or elsewhere.
+    pub fn is_in(&self, list: &OsStr) -> bool {
+        let same = |item: &[u8]| {
+            let item = Path::new(OsStr::from_bytes(item));
+            item == self.path || item.file_name().is_some_and(|name| name == "libmqns.so")
+        };
+        items(list).any(same)
+    }
+
+    /// Finds out whether it can be preloaded into a program, and whether that needs AddressSanitizer's
+    /// runtime.
+    pub fn check(&self, program: &Path) -> Result<bool, Failure> {
+        Check { library: &self.elf }.file(program, 0)
     }
 }
 
@@ -129,13 +207,18 @@ fn beside_us() -> Option<PathBuf> {
 /// The library, then what was to be preloaded before. Once is enough: `mqns run` may be nested.
 fn preload(library: &Path, before: Option<OsString>) -> OsString {
     let mut list = library.as_os_str().to_owned();
-    for item in before.unwrap_or_default().as_bytes().split(|b| matches!(b, b' ' | b':')) {
-        if !item.is_empty() && item != library.as_os_str().as_bytes() {
+    for item in items(&before.unwrap_or_default()) {
+        if item != library.as_os_str().as_bytes() {
             list.push(":");
             list.push(OsStr::from_bytes(item));
         }
     }
     list
+}
+
+/// The items of `LD_PRELOAD`.
+fn items(list: &OsStr) -> impl Iterator<Item = &[u8]> {
+    list.as_bytes().split(|b| matches!(b, b' ' | b':')).filter(|item| !item.is_empty())
 }
 
 /// AddressSanitizer's runtime refuses to start behind a preloaded library. Standing behind ours is
@@ -197,6 +280,7 @@ fn no_permission(path: &Path) -> Failure {
     Failure::new(Exit::CannotRun, path.display(), cause, "chmod +x the file, or check its directories and mount")
 }
 
+/// A path as system calls take it; `None`: it has a NUL.
 fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
@@ -347,15 +431,15 @@ fn gains_privilege(path: &Path) -> Option<String> {
 
 impl Ready {
     /// execve(2). Not by std's `Command`, which would reset SIGPIPE and the signal mask.
-    fn execute(self) -> Result<Never, Failure> {
+    pub fn execute(self) -> Result<Never, Failure> {
         let fail = |cause: &dyn std::fmt::Display, remedy: &str| {
             Failure::new(Exit::CannotRun, self.program.display(), cause, remedy)
         };
         let strings = |list: Vec<Vec<u8>>| list.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
         let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
         let variable = |(name, value): &(OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
-        let arguments = self.arguments.iter().map(|a| a.clone().into_vec()).collect();
-        let environment = self.environment.iter().map(variable).collect();
+        let arguments = self.arguments.into_iter().map(OsString::into_vec).collect();
+        let environment = self.environment.0.iter().map(variable).collect();
         let (Some(path), Ok(mut arguments), Ok(environment)) =
             (c_path(&self.program), strings(arguments), strings(environment))
         else {

@@ -469,7 +469,7 @@ pub unsafe extern "C" fn mount(
 /// has open. Returns how many namespaces, or a negated errno.
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_collect() -> isize {
-    raw_result(super::mq::ready().and_then(|tls| member::collect_all(tls)))
+    raw_result(super::mq::ready().and_then(member::collect_all))
 }
 
 /// The number of queues in the namespace that a descriptor of `/proc/PID/ns/ipc` refers to, those without

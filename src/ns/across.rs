@@ -7,6 +7,7 @@
 use core::ffi::c_char;
 
 use super::control::Control;
+use super::of_task::id_of;
 use super::{member, place};
 use crate::abi::{Errno, Result};
 use crate::sys::getpid;
@@ -63,10 +64,9 @@ pub fn bridge(tls: &Tls, across: Across) -> Option<Bridge> {
     if member::nobody_has_moved() {
         return None;
     }
-    let place = super::current(tls).ok()?;
-    let dir = Path::new(&[place.dir()]).ok()?;
-    let file = match member::hold(place, FLAGS) {
-        Err(Errno::EMFILE) if across == Across::Exec => sacrificing(|| member::hold(place, FLAGS)),
+    let dir = member::caller_s_directory(tls).ok()?;
+    let file = match member::hold_by(&dir, FLAGS) {
+        Err(Errno::EMFILE) if across == Across::Exec => sacrificing(|| member::hold_by(&dir, FLAGS)),
         other => other,
     }
     .ok()?;
@@ -246,16 +246,16 @@ pub fn adopt(candidates: &[i32]) {
         }
         (None, None) => return,
     };
-    let Some(dir) = member::directory_of(&file) else { return };
-    if let Some((id, [0, _])) = Control::peek(file.0)
-        && id == super::real_at_start()
-    {
+    let Some((id, secret)) = Control::peek(file.0) else { return };
+    if secret[0] == 0 && id == super::real_at_start() {
         return;
     }
-    // So that children made by raw clone can be told.
-    let Ok(tls) = tls::ready() else { return };
-    if let Ok(place) = place(tls, dir.as_bytes()) {
-        member::begin(&file, place);
+    // Its own path says where it lies, unless the mount namespace is another one.
+    let path = Path::of_descriptor(file.0).ok();
+    let dir = path.and_then(|path| Path::new(&[path.as_bytes().strip_suffix(b"/control")?]).ok());
+    let dir = dir.filter(|dir| id_of(dir.as_bytes()) == Some(id)).or_else(|| member::directory_of(&file));
+    if let Some(dir) = dir {
+        member::begin(&file, &dir);
     }
 }
 

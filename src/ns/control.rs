@@ -51,6 +51,17 @@ pub struct Control {
 }
 const _: () = assert!(size_of::<Control>() == 88);
 
+/// See [`Control::look`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Content {
+    /// [`Control::queues_count`].
+    pub queues: u32,
+    /// [`Control::state`].
+    pub state: u32,
+}
+const _: () =
+    assert!(core::mem::offset_of!(Control, queues_count) == 28 && core::mem::offset_of!(Control, state) == 36);
+
 /// In [`Control::state`]: the last task has left. Set while nobody can be a member, and for good.
 pub const DEAD: u32 = 1;
 /// In [`Control::state`]: the file has been bind mounted somewhere, which keeps the namespace alive.
@@ -128,7 +139,6 @@ pub fn random() -> u64 {
 
 /// Maps a small file for good.
 fn map(path: &Path, len: usize, magic: u64) -> Result<*const AtomicU64> {
-    // Without its flock, which would be a membership.
     let file = path.open_own(libc::O_RDWR | libc::O_NOFOLLOW)?;
     if (file.stat()?.st_size as u64) < len as u64 {
         return Err(Errno::EIO);
@@ -153,6 +163,27 @@ impl Control {
     /// Those of making a file.
     pub fn make(path: &Path, mode: u32, id: u64) -> Result<()> {
         make(path, mode, CONTROL_SIZE, &head(id, [0; 2], 0, 0))
+    }
+
+    /// What a namespace holds, by its file, before anybody looks closer. Nothing: the file is not complete.
+    pub fn look(file: &Fd) -> Option<Content> {
+        let mut head = [0u64; 5];
+        // SAFETY: the buffer is as long as said.
+        let got = unsafe { syscall!(SYS_pread64, file.0, head.as_mut_ptr(), size_of_val(&head), 0).ok()? };
+        (got == size_of_val(&head) && head[0] == MAGIC)
+            .then_some(Content { queues: (head[3] >> 32) as u32, state: (head[4] >> 32) as u32 })
+    }
+
+    /// Sets the state to [`DEAD`], in the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of pwrite(2).
+    pub fn declare_dead(file: &Fd) -> Result<()> {
+        let state = DEAD;
+        let at = core::mem::offset_of!(Control, state);
+        // SAFETY: four bytes of a local.
+        unsafe { syscall!(SYS_pwrite64, file.0, &raw const state, 4, at) }.map(|_| ())
     }
 
     /// The secret of a stand-in, see [`Control::make_stand_in`].

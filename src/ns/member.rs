@@ -17,7 +17,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use super::control::{Accounts, BOUND, Control, DEAD, random};
+use super::control::{Accounts, BOUND, Content, Control, DEAD, random};
 use super::{Place, Referred, of_task, place, queues};
 use crate::abi::{Errno, Result};
 use crate::sys::gettid;
@@ -213,16 +213,76 @@ pub fn hold(place: &Place, flags: i32) -> Result<Fd> {
     if place.is_dead() { Err(Errno::ENOENT) } else { Ok(file) }
 }
 
-/// The process is a member from its start on, by a descriptor that has come over exec.
-pub fn begin(file: &Fd, place: Referred) {
-    if let Ok(map) = map_membership(file, For::Process) {
-        PROCESS_MAP.store(map, Ordering::Release);
-        PROCESS.store(place.keep().index() + 1, Ordering::Release);
+/// In [`PROCESS`]: the place is that of [`ADOPTED`], which nobody has asked for yet.
+pub const UNKNOWN: usize = usize::MAX;
+
+/// The directory of the namespace in which the image was started.
+struct Adopted(core::cell::UnsafeCell<Option<Path>>);
+// SAFETY: written by `begin` alone, before there are threads.
+unsafe impl Sync for Adopted {}
+static ADOPTED: Adopted = Adopted(core::cell::UnsafeCell::new(None));
+
+/// The same, while the process is there and has not looked closer.
+fn adopted() -> Option<&'static [u8]> {
+    if PROCESS.load(Ordering::Acquire) != UNKNOWN {
+        return None;
     }
+    // SAFETY: written before PROCESS was, and never again.
+    unsafe { (*ADOPTED.0.get()).as_ref().map(|dir| dir.as_bytes()) }
+}
+
+/// The process is a member from its start on, by a descriptor that has come over exec. All else waits
+/// until it is needed: most programs use no queue.
+pub fn begin(file: &Fd, dir: &Path) {
+    if let Ok(map) = map_membership(file, For::Process) {
+        // SAFETY: no thread is there yet.
+        unsafe { *ADOPTED.0.get() = Some(*dir) };
+        PROCESS_MAP.store(map, Ordering::Release);
+        PROCESS.store(UNKNOWN, Ordering::Release);
+    }
+}
+
+/// Finds the place of [`UNKNOWN`].
+///
+/// # Errors
+///
+/// Those of [`super::place`].
+pub fn resolve(tls: &Tls) -> Result<()> {
+    let Some(dir) = adopted() else { return Ok(()) };
+    let place = place(tls, dir)?;
+    if PROCESS.compare_exchange(UNKNOWN, place.index() + 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        let _ = place.keep();
+    }
+    Ok(())
 }
 
 /// The offset of a mapping that only says that a process is ending.
 pub const LEAVING: u64 = 1 << 41;
+
+/// The directory of the calling task's namespace.
+///
+/// # Errors
+///
+/// Those of [`super::current`].
+pub fn caller_s_directory(tls: &Tls) -> Result<Path> {
+    if current() == UNKNOWN
+        && let Some(dir) = adopted()
+    {
+        return Path::new(&[dir]);
+    }
+    Path::new(&[super::current(tls)?.dir()])
+}
+
+/// A descriptor that holds the calling task's own namespace, which needs no closer look.
+///
+/// # Errors
+///
+/// Those of open(2).
+pub fn hold_by(dir: &Path, flags: i32) -> Result<Fd> {
+    let file = Path::new(&[dir.as_bytes(), b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | flags)?;
+    lock(&file, libc::LOCK_SH)?;
+    Ok(file)
+}
 
 fn map_membership(file: &Fd, whom: For) -> Result<usize> {
     // SAFETY: a new mapping without access; the flock of the open file description stays with it.
@@ -254,7 +314,7 @@ pub fn create(tls: &Tls, whom: For) -> Result<Membership> {
         match create_once(tls, &root, everybody, whom) {
             Err(Errno::ENOENT | Errno::EEXIST) => {}
             Ok(membership) => {
-                look(root.as_bytes(), membership.place.accounts(), 4);
+                look(root.as_bytes(), membership.place.accounts(), 3);
                 return Ok(membership);
             }
             other => return other,
@@ -264,11 +324,12 @@ pub fn create(tls: &Tls, whom: For) -> Result<Membership> {
 }
 
 fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Membership> {
+    let uid = super::kernel_uid(super::euid());
     // Numbers that the kernel does not give to namespaces (those begin at 4026531840), with as many
     // digits.
     let id = 1_000_000_000 + random() % 2_900_000_000;
     let secret = [random() | 1, random()];
-    let own = directory_of_caller(root)?;
+    let own = directory_of_user(root, uid)?;
     // Nobody else may list it.
     own.make_dir(if everybody { 0o711 } else { 0o700 })?;
     if own.stat()?.st_uid != super::euid() {
@@ -286,7 +347,7 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
         lock(&file, libc::LOCK_SH).map_err(|_| Errno::ENOENT)?;
         file.chmod(if everybody { 0o666 } else { 0o600 })?;
         let user_ns = crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
-        Control::fill(&file, id, secret, user_ns, super::kernel_uid(super::euid()))?;
+        Control::fill(&file, id, secret, user_ns, uid)?;
         super::make_directories(&dir, everybody)?;
         let place = place(tls, dir.as_bytes())?;
         let map = map_membership(&file, whom)?;
@@ -300,9 +361,13 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
 
 /// `ROOT/uUID`, with the caller's uid as the machine knows it.
 fn directory_of_caller(root: &Path) -> Result<Path> {
+    directory_of_user(root, super::kernel_uid(super::euid()))
+}
+
+fn directory_of_user(root: &Path, uid: u32) -> Result<Path> {
     let mut own = *root;
     own.push(b"/u")?;
-    own.push_decimal(super::kernel_uid(super::euid()) as u64)?;
+    own.push_decimal(uid as u64)?;
     Ok(own)
 }
 
@@ -480,11 +545,15 @@ pub fn process_ends(tls: &Tls) {
     if leave_a_sign(map).is_err() {
         unmap(map);
     }
-    for own in &OWN {
+    let owns = if anybody_for_itself() { &OWN[..] } else { &[] };
+    for own in owns {
         unmap(own.map.swap(0, Ordering::AcqRel));
     }
     drop(held);
-    for place in core::iter::once(&PROCESS).chain(OWN.iter().map(|own| &own.place)) {
+    if let Some(dir) = adopted() {
+        teardown(dir);
+    }
+    for place in core::iter::once(&PROCESS).chain(owns.iter().map(|own| &own.place)) {
         if let known @ 1.. = place.load(Ordering::Acquire)
             && let Ok(place) = Place::of(known - 1)
             && place.is_virtual()
@@ -498,11 +567,14 @@ pub fn process_ends(tls: &Tls) {
 /// Puts a mapping without a flock in the place of the process's membership, at one blow: whoever asks
 /// where it is shall not take it for a process that never left its first namespace.
 fn leave_a_sign(map: usize) -> Result<()> {
-    let place = Place::of(PROCESS.load(Ordering::Acquire).wrapping_sub(1))?;
+    let dir = match adopted() {
+        Some(dir) => dir,
+        None => Place::of(PROCESS.load(Ordering::Acquire).wrapping_sub(1))?.dir(),
+    };
     if map == 0 {
         return Err(Errno::ENOENT);
     }
-    let file = Path::new(&[place.dir(), b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW)?;
+    let file = Path::new(&[dir, b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW)?;
     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
     // SAFETY: in the place of a mapping of ours that nobody looks into.
     unsafe { syscall!(SYS_mmap, map, 4096, libc::PROT_NONE, flags, file.0, LEAVING) }.map(|_| ())
@@ -642,11 +714,21 @@ pub fn teardown(dir: &[u8]) -> bool {
     if lock(&file, libc::LOCK_EX).is_err() {
         return false;
     }
-    let Ok(place) = place(tls(), dir) else {
+    match Control::look(&file) {
         // Its maker was killed before there was anything in it.
-        remove_directories(dir);
-        return true;
-    };
+        None => {
+            remove_directories(dir);
+            return true;
+        }
+        // As a rule there is nothing but the directories.
+        Some(Content { queues: 0, state: 0 }) => {
+            if Control::declare_dead(&file).is_ok() && remove_directories(dir) {
+                return true;
+            }
+        }
+        Some(_) => {}
+    }
+    let Ok(place) = place(tls(), dir) else { return false };
     let state = &place.control().state;
     if state.load(Ordering::Acquire) & BOUND != 0 && is_bound(&place) {
         return false;
@@ -688,24 +770,29 @@ pub fn bury(place: &Place) {
     remove_directories(place.dir());
 }
 
-/// Removes the directories of a virtual namespace, unless queues are still there.
-fn remove_directories(dir: &[u8]) {
+/// Removes the directories of a virtual namespace, unless queues are still there. Whether they are gone.
+fn remove_directories(dir: &[u8]) -> bool {
     let sub = |name: &[u8]| Path::new(&[dir, name]);
     let remove = || -> Result<()> {
         let gone = |path: Path| match path.remove_dir() {
             Err(Errno::ENOENT) => Ok(()),
             other => other,
         };
+        let emptied = |name: &[u8]| match gone(sub(name)?) {
+            Err(Errno::ENOTEMPTY) => {
+                empty(dir, name);
+                gone(sub(name)?)
+            }
+            other => other,
+        };
         gone(sub(b"/q/x")?)?;
         gone(sub(b"/q/f")?)?;
-        empty(dir, b"/q");
-        gone(sub(b"/q")?)?;
-        empty(dir, b"/sb");
-        gone(sub(b"/sb")?)?;
+        emptied(b"/q")?;
+        emptied(b"/sb")?;
         let _ = sub(b"/control")?.unlink();
         Path::new(&[dir])?.remove_dir()
     };
-    let _ = remove();
+    remove().is_ok()
 }
 
 /// Unlinks the files of a directory: leftovers of those who were killed.
@@ -757,14 +844,15 @@ fn mentions(path: &core::ffi::CStr, what: &[u8]) -> bool {
 }
 
 /// Looks at some of the caller's virtual namespaces under a root, each time at others, and ends those
-/// whose last tasks have died without leaving. Root looks at everybody's. Returns how many it has found
-/// dead.
+/// whose last tasks have died without leaving. Root looks at everybody's, now and then. Returns how many
+/// it has found dead.
 #[cold]
 pub fn look(root: &[u8], accounts: &Accounts, most: usize) -> usize {
     let mut dead = 0;
     let Ok(own) = Path::new(&[root]).and_then(|root| directory_of_caller(&root)) else { return 0 };
     dead += look_into(&own, accounts, most);
     if super::euid() == 0
+        && (most == usize::MAX || random().is_multiple_of(16))
         && let Ok(dir) = Path::new(&[root]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY))
     {
         each_entry(&dir, |name| {

@@ -196,6 +196,7 @@ fn add(dir: &[u8]) -> Result<Referred> {
         Some(place) => place.accounts(),
         None => Accounts::map(&Path::new(&[root, b"/accounts"])?)?,
     };
+    // By a description of its own: that of a membership has its flock, which a mapping would keep.
     let control = Control::map(&Path::new(&[dir, b"/control"])?)?;
     let unused = |p: &&Place| {
         p.users.load(Ordering::Acquire) == 0 && (p.ready.load(Ordering::Acquire) == 0 || p.is_virtual() && p.is_dead())
@@ -234,6 +235,10 @@ fn add(dir: &[u8]) -> Result<Referred> {
 pub fn current(tls: &Tls) -> Result<&'static Place> {
     match member::current() {
         0 => initial(tls),
+        member::UNKNOWN => {
+            member::resolve(tls)?;
+            current(tls)
+        }
         known => Place::of(known - 1),
     }
 }
@@ -448,8 +453,6 @@ fn make_directories(dir: &Path, everybody: bool) -> Result<()> {
     let open_mode = if everybody { 0o1777 } else { 0o1700 };
     Path::new(&[bytes, b"/sb"])?.make_dir(0o1777)?;
     Path::new(&[bytes, b"/q"])?.make_dir(open_mode)?;
-    // What is charged for queues without a name: whoever finds one unused may take it off.
-    Path::new(&[bytes, b"/q/f"])?.make_dir(open_mode & 0o777)?;
     // Nobody may list the keys.
     Path::new(&[bytes, b"/q/x"])?.make_dir(open_mode & !0o044)
 }

@@ -400,6 +400,9 @@ pub fn maps_nobody() -> bool {
 
 /// A uid as the parent of the caller's user namespace knows it.
 pub fn outer_id(uid: u32) -> u32 {
+    if in_initial_user_namespace() {
+        return uid;
+    }
     let mut text = [0u8; 4096];
     let map = uid_map(&mut text);
     for line in map.split(|&b| b == b'\n') {
@@ -460,7 +463,10 @@ fn may_exceed() -> bool {
 
 /// The initial user namespace maps every id to itself (user_namespaces(7)).
 pub fn in_initial_user_namespace() -> bool {
-    if Path::new(&[b"/proc/thread-self/uid_map"]).and_then(|path| path.stat()).is_err() {
+    /// Of a kernel that numbers as Linux does (`PROC_USER_INIT_INO`).
+    const FIRST: u64 = 0xefff_fffd;
+    let own = crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
+    if own == FIRST || own == 0 {
         return true;
     }
     let mut text = [0u8; 64];
@@ -600,7 +606,18 @@ fn charge_link(place: &Place, map: &Map) -> Result<Path> {
 fn nameless(place: &Place, map: &Map) -> Result<()> {
     let fifo = keyed(place, map.key, b".d")?;
     let _ = keyed(place, map.key, b".p")?.rename(&fifo, true);
-    if fifo.link(&charge_link(place, map)?).is_ok() {
+    let link = charge_link(place, map)?;
+    let linked = match fifo.link(&link) {
+        Err(Errno::ENOENT) => {
+            // The first: whoever finds such a queue unused may take its charge off, so that the directory is
+            // for all who may use the namespace.
+            let all = Path::new(&[place.dir(), b"/q"])?.stat()?.st_mode & 0o777;
+            Path::new(&[place.dir(), b"/q/f"])?.make_dir(all)?;
+            fifo.link(&link)
+        }
+        other => other,
+    };
+    if linked.is_ok() {
         place.control().nameless.fetch_add(1, AcqRel);
     }
     map.header().flags.fetch_or(F_UNLINKED, AcqRel);

@@ -1,0 +1,152 @@
+//! The library in this process, for what only it can do: the namespaces of tasks, the remains of the dead.
+//!
+//! The command is not linked with it. It executes itself again, with libmqns.so preloaded: libc's unshare,
+//! setns, open and readlink are the library's then, and execve takes the namespace along.
+
+use std::env;
+use std::ffi::{CStr, OsString, c_int, c_void};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::run::{Environment, Library, Ready};
+use super::{Cause, Exit, Failure};
+
+/// Variable that tells the second image that it is the second. No command ever gets it.
+pub const MARKER: &str = "MQNS_SECOND_IMAGE";
+
+/// This program. As a link, so that it is the same one even if its file has been replaced meanwhile.
+const OURSELVES: &str = "/proc/self/exe";
+
+/// The proof that the library is here, and its functions that libc has not.
+pub struct Preloaded {
+    /// `mqns_collect`.
+    collect: unsafe extern "C" fn() -> isize,
+    /// `mqns_queues`.
+    queues: unsafe extern "C" fn(c_int) -> isize,
+}
+
+impl Preloaded {
+    /// The library in this process. In the first image this does not return, unless it fails: the program
+    /// is executed again, in an environment which becomes that of the second image.
+    pub fn here(library: &Library, environment: &Environment) -> Result<Preloaded, Failure> {
+        if env::var_os(MARKER).is_none() {
+            let never = again(library, environment.clone())?;
+            match never {}
+        }
+        Preloaded::found().ok_or_else(|| {
+            let object = env::current_exe().unwrap_or(PathBuf::from("mqns"));
+            let remedy = "set MQNS_LIB to the libmqns.so of this version (`cargo build --release` makes both)";
+            Failure::new(Exit::Failed, object.display(), "the loader has not preloaded libmqns.so into it", remedy)
+        })
+    }
+
+    fn found() -> Option<Preloaded> {
+        let find = |name: &CStr| {
+            // SAFETY: a NUL-terminated name.
+            let at = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+            (!at.is_null()).then_some(at)
+        };
+        let (collect, queues) = (find(c"mqns_collect")?, find(c"mqns_queues")?);
+        // SAFETY: the library's functions of these names, with these types.
+        unsafe {
+            Some(Preloaded {
+                collect: std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> isize>(collect),
+                queues: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> isize>(queues),
+            })
+        }
+    }
+
+    /// Goes to a new IPC namespace.
+    pub fn unshare(&self) -> Result<(), Failure> {
+        // SAFETY: no pointers.
+        if unsafe { libc::unshare(libc::CLONE_NEWIPC) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        Err(match error.raw_os_error() {
+            Some(libc::EPERM) => not_privileged("a new IPC namespace"),
+            _ => directory_trouble("a new IPC namespace", &error),
+        })
+    }
+
+    /// Goes to the IPC namespace of a process.
+    pub fn enter(&self, pid: u32) -> Result<(), Failure> {
+        let fail = |cause: &dyn std::fmt::Display, remedy: &str| {
+            Err(Failure::new(Exit::Failed, format_args!("process {pid}"), cause, remedy))
+        };
+        let not_there = || fail(&"no such process", "see `mqns lsns` or ps(1) for one that is there");
+        let file = match fs::File::open(namespace_of(pid)) {
+            Ok(file) => file,
+            Err(e) => {
+                return match e.raw_os_error() {
+                    Some(libc::ENOENT | libc::ESRCH) => not_there(),
+                    Some(libc::EACCES | libc::EPERM) => {
+                        fail(&"it may not be looked into: it is another user's, or protected", "do it as root")
+                    }
+                    _ => fail(&Cause(&e), "check /proc and the directory of the queues"),
+                };
+            }
+        };
+        // SAFETY: an open descriptor, no pointers.
+        if unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWIPC) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EPERM) => Err(not_privileged(format_args!("the IPC namespace of process {pid}"))),
+            // It has ended meanwhile.
+            Some(libc::EINVAL | libc::ENOENT | libc::ESRCH) => not_there(),
+            _ => Err(directory_trouble(format_args!("the IPC namespace of process {pid}"), &error)),
+        }
+    }
+
+    /// The number of queues in the namespace of a descriptor of `/proc/PID/ns/ipc`.
+    pub fn queues(&self, namespace: &OwnedFd) -> io::Result<u64> {
+        // SAFETY: the library's function, which takes any descriptor.
+        count(unsafe { (self.queues)(namespace.as_raw_fd()) })
+    }
+
+    /// Ends the namespaces that were left by violence, and takes away queues without a name that nobody has
+    /// open. Returns how many namespaces.
+    pub fn collect(&self) -> Result<u64, Failure> {
+        // SAFETY: the library's function.
+        count(unsafe { (self.collect)() }).map_err(|e| directory_trouble("the directory of the queues", &e))
+    }
+}
+
+/// A count, or a negated errno.
+fn count(result: isize) -> io::Result<u64> {
+    u64::try_from(result).map_err(|_| io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO)))
+}
+
+/// `/proc/PID/ns/ipc`.
+pub fn namespace_of(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/ipc"))
+}
+
+fn not_privileged(object: impl std::fmt::Display) -> Failure {
+    let cause = "not permitted without CAP_SYS_ADMIN";
+    Failure::new(Exit::Failed, object, cause, "do it as root, or give `--privileges generous`")
+}
+
+fn directory_trouble(object: impl std::fmt::Display, error: &io::Error) -> Failure {
+    let variable = env::var_os("MQNS_DIR").unwrap_or_default();
+    if !variable.is_empty() && Path::new(&variable).is_relative() {
+        let object = format_args!("MQNS_DIR={}", variable.display());
+        return Failure::new(Exit::Failed, object, "not an absolute path", "write it out from /, or use --dir");
+    }
+    let which = if variable.is_empty() { "/dev/shm".into() } else { variable.display().to_string() };
+    let remedy = format_args!("check {which}, or name another directory by --dir (MQNS_LOG=stderr may say more)");
+    Failure::new(Exit::Failed, object, Cause(error), remedy)
+}
+
+/// Executes this program again, with the same arguments and the library.
+fn again(library: &Library, mut environment: Environment) -> Result<super::run::Never, Failure> {
+    library.check(Path::new(OURSELVES))?;
+    environment.preload(library);
+    environment.set(MARKER, "1");
+    let arguments: Vec<OsString> = env::args_os().collect();
+    Ready { program: OURSELVES.into(), arguments, environment }.execute()
+}
