@@ -394,7 +394,11 @@ fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<Pinned> {
         let value = (digit as char).to_digit(16).ok_or(Errno::EBADF)?;
         key[at / 16] = key[at / 16] << 4 | value as u64;
     }
-    let place = ns::place(tls, dir)?;
+    let place = match ns::place(tls, dir) {
+        // Opened in a mount namespace that is no more: the path is one within the file system.
+        Err(Errno::ENOENT) => ns::place(tls, ns::member::directory_of_name(dir)?.as_bytes())?,
+        other => other?,
+    };
     // Known under its inode, if at all; the key tells whether it is the same.
     let map = match maps::find_key(tls, &place, Key(key)) {
         Some(map) => map,
@@ -470,6 +474,18 @@ pub fn next_known(first: u32, last: u32) -> Option<i32> {
         }
     }
     None
+}
+
+/// Whether a queue whose name is gone is among the known descriptors.
+pub fn any_nameless() -> bool {
+    let mut from = 0;
+    while let Some(fd) = next_known(from, u32::MAX) {
+        from = fd as u32 + 1;
+        if known(fd).is_some_and(|d| d.map.header().flags.load(Ordering::Relaxed) & F_UNLINKED != 0) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Closes the descriptors of queues whose name is gone: the process is ending.

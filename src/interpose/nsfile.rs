@@ -156,6 +156,12 @@ pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: 
         // The link itself.
         return BYPASS;
     }
+    // SAFETY: the caller's contract.
+    if result >= 0
+        && let Some(opened) = unsafe { super::sysctl::opened(path, flags, result) }
+    {
+        return raw_result(opened.map(|fd| fd as usize));
+    }
     if result >= 0
         && MOUNTED.load(Ordering::Relaxed) != 0
         && let Some((dir, _)) = enter::directory_of_descriptor(result)

@@ -13,6 +13,7 @@ use crate::abi::{Errno, Result};
 use crate::ns::sysctl::Limit;
 use crate::ns::{self, Place};
 use crate::sys::fault;
+use crate::sys::path::Path;
 use crate::syscall;
 
 jump! {
@@ -123,6 +124,24 @@ pub unsafe extern "C" fn mqns_sysctl_open(path: *const c_char, flags: c_int) -> 
         Ok(Some(fd)) => fd as isize,
         Err(errno) => raw_result(Err(errno)),
     }
+}
+
+/// After open(2) by another path than the absolute one, such as `msg_max` in that directory: `fd` is the
+/// kernel's. Nothing: it is none of these files.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, as the kernel has found.
+pub unsafe fn opened(path: *const c_char, flags: c_int, fd: c_int) -> Option<Result<i32>> {
+    // SAFETY: the caller's contract.
+    let path = unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes();
+    if !matches!(path.last(), Some(b'x' | b't')) || !Limit::ALL.iter().any(|(name, _)| path.ends_with(name)) {
+        return None;
+    }
+    let limit = Limit::of_path(Path::of_descriptor(fd).ok()?.as_bytes())?;
+    // SAFETY: the kernel has just given it to us.
+    let _ = unsafe { syscall!(SYS_close, fd) };
+    Some(super::mq::ready().and_then(|tls| open_limit(ns::current(tls)?, limit, flags)))
 }
 
 fn open_limit(place: &'static Place, limit: Limit, flags: i32) -> Result<i32> {

@@ -31,6 +31,10 @@ pub enum Across {
     Child,
 }
 
+/// In the offset: the image that is replaced has queues without a name open, which nobody closes but the
+/// kernel.
+const UNTIDY: u64 = 1 << 41;
+
 impl Across {
     fn mark(self, pid: u32) -> u64 {
         match self {
@@ -70,8 +74,9 @@ pub fn bridge(tls: &Tls, across: Across) -> Option<Bridge> {
         other => other,
     }
     .ok()?;
+    let untidy = if across == Across::Exec && crate::desc::any_nameless() { UNTIDY } else { 0 };
     // SAFETY: no pointers.
-    unsafe { syscall!(SYS_lseek, file.0, across.mark(getpid()), libc::SEEK_SET).ok()? };
+    unsafe { syscall!(SYS_lseek, file.0, across.mark(getpid()) | untidy, libc::SEEK_SET).ok()? };
     for lowest in [LOWEST, 3] {
         // SAFETY: no pointers.
         if let Ok(fd) = unsafe { syscall!(SYS_fcntl, file.0, libc::F_DUPFD, lowest) } {
@@ -214,13 +219,13 @@ pub fn adopt(candidates: &[i32]) {
     let named = take_variable();
     // SAFETY: no pointers.
     let parent = unsafe { syscall!(SYS_getppid) }.unwrap_or(0) as u32;
+    // SAFETY: no pointers.
+    let mark = |fd: i32| unsafe { syscall!(SYS_lseek, fd, 0, libc::SEEK_CUR) }.unwrap_or(0) as u64;
     let rank = |fd: i32| {
-        // SAFETY: no pointers.
-        let mark = unsafe { syscall!(SYS_lseek, fd, 0, libc::SEEK_CUR) }.unwrap_or(0) as u64;
-        match mark {
+        match mark(fd) & !UNTIDY {
             0 => 0,
-            _ if mark == Across::Exec.mark(getpid()) => 3,
-            _ if mark == Across::Child.mark(parent) => 2,
+            mark if mark == Across::Exec.mark(getpid()) => 3,
+            mark if mark == Across::Child.mark(parent) => 2,
             // By way of programs without the library.
             _ => 1,
         }
@@ -256,6 +261,13 @@ pub fn adopt(candidates: &[i32]) {
     let dir = dir.filter(|dir| id_of(dir.as_bytes()) == Some(id)).or_else(|| member::directory_of(&file));
     if let Some(dir) = dir {
         member::begin(&file, &dir);
+        if mark(file.0) & UNTIDY != 0
+            && let Ok(tls) = tls::ready()
+            && let Ok(place) = super::current(tls)
+        {
+            member::look(place.root(), place.accounts(), usize::MAX);
+            super::queues::collect(tls, place);
+        }
     }
 }
 

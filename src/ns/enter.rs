@@ -172,7 +172,13 @@ fn setns_of_process(tls: &Tls, fd: i32, pid: u64, kinds: i32) -> Result<()> {
             };
         }
         // It has left already, though the kernel has it still.
-        Err(Errno::ENOENT) => return Err(Errno::ESRCH),
+        Err(Errno::ENOENT) => {
+            // Of a zombie the kernel says so, or whether the caller may know.
+            if Task::of_pid(pid)?.is_zombie() {
+                kernel_setns(fd, kinds)?;
+            }
+            return Err(if privileged() { Errno::ESRCH } else { Errno::EPERM });
+        }
         // If not for this user, the kernel says so.
         Ok(None) | Err(_) => {}
     }

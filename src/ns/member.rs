@@ -70,9 +70,10 @@ fn own(tid: u32) -> Option<&'static Own> {
 #[inline]
 pub fn current() -> usize {
     if OWN_COUNT.load(Ordering::Relaxed) != 0
-        // A guest is where the thread is that libc takes it for: its maker.
+        // A guest is where its maker is, whose block it has.
         // SAFETY: no arguments.
-        && let Some(own) = own(gettid()).or_else(|| own(unsafe { cshim_tid() }))
+        && let Some(own) =
+            own(gettid()).or_else(|| own(tls::last_known_tid())).or_else(|| own(unsafe { cshim_tid() }))
     {
         return own.place.load(Ordering::Relaxed);
     }
@@ -101,13 +102,27 @@ unsafe extern "C" {
     fn cshim_track_thread();
 }
 
-/// Whether the calling task is a process that shares another one's memory (vfork, CLONE_VM): libc
-/// has the other's thread id in the memory that is taken for the task's own. (So it has in the child
-/// of a raw clone without shared memory, which is told by the page that is wiped there.)
+/// Whether the calling task is a process that shares its maker's memory (vfork, CLONE_VM): libc
+/// has another's thread id in the memory that is taken for the task's own. So it has in the child
+/// of a raw clone with a copy of the memory; the kernel knows which it is (kcmp(2)), and where it doesn't
+/// say, the page that is wiped in copies does as a rule.
 pub fn is_guest() -> bool {
+    const KCMP_VM: i32 = 1;
     // SAFETY: no arguments.
-    let known_by_libc = unsafe { cshim_tid() } == gettid();
-    !known_by_libc && !tls::is_own_process()
+    let known_by_libc = unsafe { cshim_tid() };
+    if known_by_libc == gettid() {
+        return false;
+    }
+    // SAFETY: no pointers.
+    let shares_memory = |with: usize| unsafe { syscall!(SYS_kcmp, crate::sys::getpid(), with, KCMP_VM, 0, 0) };
+    // SAFETY: no pointers.
+    let parent = unsafe { syscall!(SYS_getppid) }.unwrap_or(0);
+    match (shares_memory(parent), shares_memory(known_by_libc as usize)) {
+        // A parent whose first thread has ended has no memory that could be compared.
+        (Ok(0), _) | (_, Ok(0)) => true,
+        (Ok(_), _) | (_, Ok(_)) => false,
+        _ => !tls::is_own_process(),
+    }
 }
 
 /// The calling task's own block; for a guest, whose memory says another one's, a stand-in.
@@ -696,6 +711,20 @@ pub fn directory_named(name: &[u8]) -> Option<Path> {
     })
 }
 
+/// The directory under the caller's root that has the last name of a path which leads nowhere.
+///
+/// # Errors
+///
+/// ENOENT: there is none.
+pub fn directory_of_name(path: &[u8]) -> Result<Path> {
+    let name = path.rsplit(|&b| b == b'/').next().unwrap_or(b"");
+    if of_task::id_of_name(name).is_some() {
+        return directory_named(name).ok_or(Errno::ENOENT);
+    }
+    let dir = Path::new(&[super::root()?.as_bytes(), b"/", name])?;
+    if name.starts_with(b"i") { dir.stat().map(|_| dir) } else { Err(Errno::ENOENT) }
+}
+
 /// `u` and a uid.
 fn is_of_user(name: &[u8]) -> bool {
     name.len() > 1 && name[0] == b'u' && name[1..].iter().all(u8::is_ascii_digit)
@@ -916,6 +945,17 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
     let accounts = initial.accounts();
     accounts.looked.store(0, Ordering::Relaxed);
     let dead = look(root.as_bytes(), accounts, usize::MAX);
+    // In those that live on, what the killed had open without a name.
+    find_below(&root, |own| {
+        let open = own.open_own(libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
+        each_entry(&open, |name| {
+            let dir = Path::new(&[own.as_bytes(), b"/", name]).ok().filter(|_| of_task::id_of_name(name).is_some());
+            if let Some(place) = dir.and_then(|dir| place(tls, dir.as_bytes()).ok()) {
+                queues::collect(tls, place.place());
+            }
+        });
+        None
+    });
     queues::collect(tls, initial);
     Ok(dead)
 }

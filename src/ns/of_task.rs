@@ -73,6 +73,18 @@ impl Task {
         Err(Errno::ENOENT)
     }
 
+    /// Whether it has ended, and waits to be reaped.
+    pub fn is_zombie(&self) -> bool {
+        let mut zombie = false;
+        if let Ok(stat) = self.open(b"stat") {
+            each_line(&stat, |line| {
+                let name_ends = line.iter().rposition(|&b| b == b')').unwrap_or(0);
+                zombie = line[name_ends..].starts_with(b") Z");
+            });
+        }
+        zombie
+    }
+
     /// A task without memory: it is ending (ENOENT), between two images (EAGAIN), or the kernel's own.
     fn without_memory(&self) -> Result<Option<Path>> {
         const PF_EXITING: u64 = 4;

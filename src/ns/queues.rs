@@ -23,6 +23,7 @@ use crate::maps::{self, Pinned};
 use crate::queue;
 use crate::shm::Map;
 use crate::shm::layout::{F_BEREFT, F_DEAD, F_UNLINKED, Layout};
+use crate::sys::namespace_inode;
 use crate::sys::path::{Fd, Path};
 use crate::sys::tls::Tls;
 use crate::syscall;
@@ -430,7 +431,7 @@ fn uid_map(text: &mut [u8]) -> &[u8] {
 /// been mapped yet (user_namespaces(7)).
 fn may_create(place: &Place) -> Result<()> {
     let owner = place.control().user_ns.load(Relaxed);
-    if owner == 0 || in_initial_user_namespace() {
+    if owner == 0 || in_initial_user_namespace() || owner != namespace_inode(c"/proc/thread-self/ns/user") {
         return Ok(());
     }
     for map in [&b"/proc/thread-self/uid_map"[..], b"/proc/thread-self/gid_map"] {

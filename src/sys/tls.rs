@@ -117,6 +117,12 @@ pub fn is_own_process() -> bool {
         || tls.generation.load(Ordering::Relaxed) == generation && tls.tid.load(Ordering::Relaxed) == gettid()
 }
 
+/// Thread id of the task that has set the block up last, 0 if none has since the last fork.
+pub fn last_known_tid() -> u32 {
+    let tls = tls();
+    if tls.generation.load(Ordering::Relaxed) == generation() { tls.tid.load(Ordering::Relaxed) } else { 0 }
+}
+
 /// Whether any thread of the process, or of one that it came from by fork, has been set up.
 pub fn is_in_use() -> bool {
     !WIPED.load(Ordering::Acquire).is_null()

@@ -658,8 +658,11 @@ static void act(char *text, int got, int *give)
 		if (result(fstat(NS_SLOT + n[1], &st)) && result(fstatfs(NS_SLOT + n[1], &fs))) {
 			if (S_ISREG(st.st_mode))
 				add(" fs %lx", (unsigned long)fs.f_type);
-			if (ioctl(NS_SLOT + n[1], NS_GET_NSTYPE) == CLONE_NEWIPC)
+			int type = ioctl(NS_SLOT + n[1], NS_GET_NSTYPE);
+			if (type == CLONE_NEWIPC)
 				add_stat(&st);
+			else if (type >= 0)
+				add(" type %x", (unsigned)type);
 			else
 				result(-1);
 		}
