@@ -596,11 +596,18 @@ extern "C" fn look_at_inherited() {
             arrived(fd);
         }
     }
-    across::adopt(&bridges[..count]);
+    if across::adopt(&bridges[..count]) {
+        look_at_high_numbers();
+    }
 }
 
-/// The rest of them, for a process that is ending: what it does not know it cannot close.
-pub fn look_at_high_numbers() {
+/// Whether the process knows of such descriptors under higher numbers.
+pub fn has_high_numbers() -> bool {
+    desc::next_known(64, c_uint::MAX).is_some() || nsfile::has_high_numbers()
+}
+
+/// Has a look at those.
+fn look_at_high_numbers() {
     let Ok(own) = Path::new(&[b"/proc/thread-self/fd"]).and_then(|path| path.open_own(libc::O_RDONLY)) else { return };
     each_entry(&own, |name| {
         let fd = core::str::from_utf8(name).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0);

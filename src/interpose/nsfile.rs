@@ -41,6 +41,11 @@ pub fn is_known(fd: i32) -> bool {
     COUNT.load(Ordering::Relaxed) != 0 && OPEN.get(fd as usize).is_some_and(|slot| slot.load(Ordering::Acquire) != 0)
 }
 
+/// Whether one of them has a number above 63.
+pub fn has_high_numbers() -> bool {
+    COUNT.load(Ordering::Relaxed) != 0 && OPEN[64..].iter().any(|slot| slot.load(Ordering::Acquire) != 0)
+}
+
 /// `fd` has been closed: its namespace goes if that was all that kept it.
 #[cold]
 pub fn closed(fd: i32) {
@@ -156,11 +161,12 @@ pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: 
         // The link itself.
         return BYPASS;
     }
-    // SAFETY: the caller's contract.
-    if result >= 0
-        && let Some(opened) = unsafe { super::sysctl::opened(path, flags, result) }
-    {
-        return raw_result(opened.map(|fd| fd as usize));
+    if result >= 0 {
+        // SAFETY: the caller's contract.
+        let limit = unsafe { super::sysctl::opened(path, flags, result) };
+        if let Some(opened) = limit {
+            return raw_result(opened.map(|fd| fd as usize));
+        }
     }
     if result >= 0
         && MOUNTED.load(Ordering::Relaxed) != 0

@@ -37,7 +37,7 @@ unsafe fn replacing_image(envp: Strings, exec: impl FnOnce(Strings) -> c_int) ->
     } else {
         let tls = member::tls();
         // The bridge first: one of the two holds the namespace all the time.
-        let bridge = across::bridge(tls, Across::Exec);
+        let bridge = across::bridge(tls, Across::Exec, super::fd::has_high_numbers());
         let guest = member::guest_execs(tls);
         let out_of_sight = bridge.as_ref().filter(|bridge| !bridge.is_in_sight());
         // SAFETY: the caller's contract.
@@ -205,12 +205,9 @@ pub fn close_nameless() {
 
 /// The process ends: it takes with it what only it has.
 pub extern "C" fn mqns_process_ends() {
+    super::nsfile::close_all();
     if !member::nobody_has_moved() {
-        super::fd::look_at_high_numbers();
-        super::nsfile::close_all();
         member::process_ends(member::tls());
-    } else {
-        super::nsfile::close_all();
     }
     // Some may have lost their name by that.
     close_nameless();

@@ -169,7 +169,7 @@ pub fn spawning<T>(start: impl FnOnce(Option<&Bridge>) -> T) -> T {
     }
     let tls = member::tls();
     let held = member::anybody_for_itself().then(|| SPAWNING.lock(tls));
-    let bridge = across::bridge(tls, Across::Child);
+    let bridge = across::bridge(tls, Across::Child, super::fd::has_high_numbers());
     let result = start(bridge.as_ref());
     drop(bridge);
     drop(held);

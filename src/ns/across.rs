@@ -7,7 +7,6 @@
 use core::ffi::c_char;
 
 use super::control::Control;
-use super::of_task::id_of;
 use super::{member, place};
 use crate::abi::{Errno, Result};
 use crate::sys::getpid;
@@ -34,6 +33,10 @@ pub enum Across {
 /// In the offset: the image that is replaced has queues without a name open, which nobody closes but the
 /// kernel.
 const UNTIDY: u64 = 1 << 41;
+
+/// In the offset: the new image inherits queues or namespaces under numbers that it does not look at by
+/// itself.
+const HIGH: u64 = 1 << 42;
 
 impl Across {
     fn mark(self, pid: u32) -> u64 {
@@ -63,8 +66,9 @@ impl Drop for Bridge {
     }
 }
 
-/// A bridge for the calling task. Nothing, if nobody in the process has ever left its first namespace.
-pub fn bridge(tls: &Tls, across: Across) -> Option<Bridge> {
+/// A bridge for the calling task; `high`: descriptors that the new image would not find by itself go with
+/// it. Nothing, if nobody in the process has ever left its first namespace.
+pub fn bridge(tls: &Tls, across: Across, high: bool) -> Option<Bridge> {
     if member::nobody_has_moved() {
         return None;
     }
@@ -75,8 +79,9 @@ pub fn bridge(tls: &Tls, across: Across) -> Option<Bridge> {
     }
     .ok()?;
     let untidy = if across == Across::Exec && crate::desc::any_nameless() { UNTIDY } else { 0 };
+    let high = if high { HIGH } else { 0 };
     // SAFETY: no pointers.
-    unsafe { syscall!(SYS_lseek, file.0, across.mark(getpid()) | untidy, libc::SEEK_SET).ok()? };
+    unsafe { syscall!(SYS_lseek, file.0, across.mark(getpid()) | untidy | high, libc::SEEK_SET).ok()? };
     for lowest in [LOWEST, 3] {
         // SAFETY: no pointers.
         if let Ok(fd) = unsafe { syscall!(SYS_fcntl, file.0, libc::F_DUPFD, lowest) } {
@@ -214,15 +219,15 @@ unsafe fn is_ours(string: *const c_char) -> bool {
 }
 
 /// At the start of an image: becomes a member by the descriptor that the last image or the parent
-/// left, and closes all such. `candidates` have [`FLAGS`].
-pub fn adopt(candidates: &[i32]) {
+/// left, and closes all such. `candidates` have [`FLAGS`]. Returns what [`bridge`] was told.
+pub fn adopt(candidates: &[i32]) -> bool {
     let named = take_variable();
     // SAFETY: no pointers.
     let parent = unsafe { syscall!(SYS_getppid) }.unwrap_or(0) as u32;
     // SAFETY: no pointers.
     let mark = |fd: i32| unsafe { syscall!(SYS_lseek, fd, 0, libc::SEEK_CUR) }.unwrap_or(0) as u64;
     let rank = |fd: i32| {
-        match mark(fd) & !UNTIDY {
+        match mark(fd) & !(UNTIDY | HIGH) {
             0 => 0,
             mark if mark == Across::Exec.mark(getpid()) => 3,
             mark if mark == Across::Child.mark(parent) => 2,
@@ -246,22 +251,22 @@ pub fn adopt(candidates: &[i32]) {
         // The bridge was closed on the way; the maker of this process was a member a moment ago.
         (None, Some((_, dir))) => {
             let held = place(tls::tls(), dir.as_bytes()).and_then(|place| member::hold(&place, 0));
-            let Ok(file) = held else { return };
+            let Ok(file) = held else { return false };
             file
         }
-        (None, None) => return,
+        (None, None) => return false,
     };
-    let Some((id, secret)) = Control::peek(file.0) else { return };
+    let Some((id, secret)) = Control::peek(file.0) else { return false };
     if secret[0] == 0 && id == super::real_at_start() {
-        return;
+        return false;
     }
-    // Its own path says where it lies, unless the mount namespace is another one.
-    let path = Path::of_descriptor(file.0).ok();
-    let dir = path.and_then(|path| Path::new(&[path.as_bytes().strip_suffix(b"/control")?]).ok());
-    let dir = dir.filter(|dir| id_of(dir.as_bytes()) == Some(id)).or_else(|| member::directory_of(&file));
-    if let Some(dir) = dir {
+    // Not by proc(5), as a rule: what has been looked up there costs more at the end of the process.
+    let dir = Control::own_path(&file).filter(|dir| member::is_directory_of(dir, &file));
+    let mark = mark(file.0);
+    if let Some(dir) = dir.or_else(|| member::directory_of(&file)) {
         member::begin(&file, &dir);
-        if mark(file.0) & UNTIDY != 0
+        drop(file);
+        if mark & UNTIDY != 0
             && let Ok(tls) = tls::ready()
             && let Ok(place) = super::current(tls)
         {
@@ -269,6 +274,7 @@ pub fn adopt(candidates: &[i32]) {
             super::queues::collect(tls, place);
         }
     }
+    mark & HIGH != 0
 }
 
 /// Takes `MQNS_NS` out of the environment, which it is for this image alone.

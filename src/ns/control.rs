@@ -62,6 +62,9 @@ pub struct Content {
 const _: () =
     assert!(core::mem::offset_of!(Control, queues_count) == 28 && core::mem::offset_of!(Control, state) == 36);
 
+/// Offset in the file of the path of its directory, NUL-terminated.
+const OWN_PATH: u64 = 1024;
+
 /// In [`Control::state`]: the last task has left. Set while nobody can be a member, and for good.
 pub const DEAD: u32 = 1;
 /// In [`Control::state`]: the file has been bind mounted somewhere, which keeps the namespace alive.
@@ -165,6 +168,15 @@ impl Control {
         make(path, mode, CONTROL_SIZE, &head(id, [0; 2], 0, 0))
     }
 
+    /// Where a file `control` says that it lies. It may have been moved, or be out of sight.
+    pub fn own_path(file: &Fd) -> Option<Path> {
+        let mut path = [0u8; 512];
+        // SAFETY: the buffer is as long as said.
+        let got = unsafe { syscall!(SYS_pread64, file.0, path.as_mut_ptr(), path.len(), OWN_PATH).ok()? };
+        let len = path[..got].iter().position(|&b| b == 0)?;
+        Path::new(&[&path[..len]]).ok().filter(|_| len != 0)
+    }
+
     /// What a namespace holds, by its file, before anybody looks closer. Nothing: the file is not complete.
     pub fn look(file: &Fd) -> Option<Content> {
         let mut head = [0u64; 5];
@@ -198,13 +210,15 @@ impl Control {
         make(path, 0o444, CONTROL_SIZE, &head(id, Control::STAND_IN, 0, 0))
     }
 
-    /// Fills a file that nobody can find yet.
+    /// Fills the file in directory `dir`, which nobody can find yet.
     ///
     /// # Errors
     ///
     /// ENOSPC.
-    pub fn fill(file: &Fd, id: u64, secret: [u64; 2], user_ns: u64, maker: u32) -> Result<()> {
+    pub fn fill(file: &Fd, dir: &[u8], id: u64, secret: [u64; 2], user_ns: u64, maker: u32) -> Result<()> {
         file.truncate(CONTROL_SIZE)?;
+        // SAFETY: `dir` is as long as said.
+        unsafe { syscall!(SYS_pwrite64, file.0, dir.as_ptr(), dir.len(), OWN_PATH)? };
         let head = head(id, secret, user_ns, maker.into());
         // SAFETY: `head` is as long as said.
         unsafe { syscall!(SYS_pwrite64, file.0, head.as_ptr(), size_of_val(&head), 0) }.map(|_| ())

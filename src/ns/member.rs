@@ -69,13 +69,14 @@ fn own(tid: u32) -> Option<&'static Own> {
 /// 1 + number of the calling task's place; 0: that in which the process began.
 #[inline]
 pub fn current() -> usize {
-    if OWN_COUNT.load(Ordering::Relaxed) != 0
-        // A guest is where its maker is, whose block it has.
+    if OWN_COUNT.load(Ordering::Relaxed) != 0 {
         // SAFETY: no arguments.
-        && let Some(own) =
-            own(gettid()).or_else(|| own(tls::last_known_tid())).or_else(|| own(unsafe { cshim_tid() }))
-    {
-        return own.place.load(Ordering::Relaxed);
+        let known_by_libc = || unsafe { cshim_tid() };
+        // A guest is where its maker is, whose block it has.
+        let found = own(gettid()).or_else(|| own(tls::last_known_tid())).or_else(|| own(known_by_libc()));
+        if let Some(own) = found {
+            return own.place.load(Ordering::Relaxed);
+        }
     }
     PROCESS.load(Ordering::Relaxed)
 }
@@ -362,7 +363,7 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
         lock(&file, libc::LOCK_SH).map_err(|_| Errno::ENOENT)?;
         file.chmod(if everybody { 0o666 } else { 0o600 })?;
         let user_ns = crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
-        Control::fill(&file, id, secret, user_ns, uid)?;
+        Control::fill(&file, dir.as_bytes(), id, secret, user_ns, uid)?;
         super::make_directories(&dir, everybody)?;
         let place = place(tls, dir.as_bytes())?;
         let map = map_membership(&file, whom)?;
@@ -671,10 +672,7 @@ pub fn directory_of(file: &Fd) -> Option<Path> {
             found
         });
     }
-    let is_it = |dir: &Path| {
-        let control = Path::new(&[dir.as_bytes(), b"/control"]).and_then(|path| path.stat());
-        control.is_ok_and(|it| (it.st_ino, it.st_dev) == (st.st_ino, st.st_dev))
-    };
+    let is_it = |dir: &Path| is_directory_of(dir, file);
     if let Ok(path) = Path::of_descriptor(file.0)
         && let Some(dir) = path.as_bytes().strip_suffix(b"/control").and_then(|dir| Path::new(&[dir]).ok())
         && is_it(&dir)
@@ -689,6 +687,15 @@ pub fn directory_of(file: &Fd) -> Option<Path> {
         return is_it(&root).then_some(root);
     }
     find_below(&root, |own| directory(own, id, secret).ok().filter(|dir| is_it(dir)))
+}
+
+/// Whether a file `control` lies in a directory.
+pub fn is_directory_of(dir: &Path, control: &Fd) -> bool {
+    let there = Path::new(&[dir.as_bytes(), b"/control"]).and_then(|path| path.stat());
+    match (there, control.stat()) {
+        (Ok(it), Ok(st)) => (it.st_ino, it.st_dev) == (st.st_ino, st.st_dev),
+        _ => false,
+    }
 }
 
 /// The first that `look` finds in the directories of the users below a root.
