@@ -312,16 +312,22 @@ fn create_queue(
     };
     let key = Key::new();
     draft.file.push_hex16(key.0[0])?;
+    draft.file.push_hex16(key.0[1])?;
+    for number in [uid as u64, cost] {
+        draft.file.push(b".")?;
+        draft.file.push_decimal(number)?;
+    }
 
-    // The queue's file: "mode & ~umask & 07777", by the kernel itself.
-    let file = draft.file.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode & 0o7777)?;
-    let st = file.stat()?;
-    file.truncate(FILENT_SIZE)?;
+    // The queue's file: "mode & ~umask & 07777", by the kernel itself. While it is open it has a flock:
+    // whoever finds it without knows that its maker is dead, and by its name what was charged.
+    let draft_file = draft.file.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode & 0o7777)?;
+    super::member::lock(&draft_file, libc::LOCK_EX)?;
+    let st = draft_file.stat()?;
+    draft_file.truncate(FILENT_SIZE)?;
     if st.st_mode & 0o6000 != 0 {
         // Which a change of size has taken away, where the caller has no privilege.
-        file.chmod(st.st_mode & 0o7777)?;
+        draft_file.chmod(st.st_mode & 0o7777)?;
     }
-    drop(file);
 
     let path_of_key = hidden(place, st.st_ino, b".k")?;
     let made = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
@@ -372,6 +378,7 @@ fn create_queue(
         return Err(errno);
     }
     draft.kept = true;
+    drop(draft_file);
     let map = maps::keep(tls, map)?;
     if oflag & libc::O_DIRECT != 0 {
         // The kernel makes the queue, then finds that it cannot do direct I/O on it.
@@ -709,8 +716,11 @@ pub fn end(place: &super::Referred) {
 #[cold]
 pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
     let mut removed = 0;
-    // What an unlinker that was killed has left half done.
+    // What an unlinker that was killed has left half done, or a maker.
     each(place, b"/q", |name| {
+        if name.first() == Some(&b't') {
+            removed += usize::from(abandoned(place, name));
+        }
         let Some(ino) = name.strip_suffix(b".x").and_then(hex) else { return };
         if let Ok(map) = map_queue(tls, place, ino) {
             if map.header().flags.load(Acquire) & F_UNLINKED == 0 {
@@ -740,6 +750,34 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
     });
     place.control().nameless.store(left, Relaxed);
     removed
+}
+
+/// Takes a queue away whose maker was killed before it had its name. Whether it was one.
+fn abandoned(place: &Place, name: &[u8]) -> bool {
+    /// Its maker takes the flock right after it has made the file, seconds.
+    const OLD: i64 = 2;
+    let mut parts = name.split(|&b| b == b'.');
+    let (Some(key), Some(uid), Some(cost)) =
+        (parts.next(), parts.next().and_then(decimal), parts.next().and_then(decimal))
+    else {
+        return false;
+    };
+    let Ok(path) = Path::new(&[place.dir(), b"/q/", name]) else { return false };
+    let Ok(file) = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK) else { return false };
+    let Ok(st) = file.stat() else { return false };
+    if queue::coarse_seconds() as i64 - st.st_ctime < OLD
+        || super::member::lock(&file, libc::LOCK_EX).is_err()
+        || path.unlink().is_err()
+    {
+        return false;
+    }
+    for kind in [&b".s"[..], b".p"] {
+        let _ = Path::new(&[place.dir(), b"/q/x/", &key[1..], kind]).and_then(|path| path.unlink());
+    }
+    let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
+    place.accounts().discharge(uid as u32, cost);
+    count_down(place);
+    true
 }
 
 fn each(place: &Place, dir: &[u8], see: impl FnMut(&[u8])) {
