@@ -125,6 +125,7 @@ pub fn open(
     // O_PATH asks for no permission: enough where the call fails if the queue exists.
     let probe = exclusive || access == libc::O_ACCMODE;
     let look = if probe { libc::O_PATH } else { access | libc::O_NONBLOCK | libc::O_NOCTTY } | libc::O_NOFOLLOW;
+    let mut again = false;
     // A name that is being replaced while we look leads here again; each turn somebody else has
     // made progress.
     loop {
@@ -151,6 +152,8 @@ pub fn open(
             }
             Err(Errno::ENOENT) if create => match create_queue(tls, place, name, &path, oflag, mode, attr) {
                 Err(Errno::EEXIST) if !exclusive => continue,
+                // The draft was taken for abandoned.
+                Err(Errno::ENOENT) if !again => again = true,
                 other => return other,
             },
             // A symbolic link, which only a stranger can have put there.
@@ -258,6 +261,7 @@ struct Draft {
     rest: [Option<Path>; 3],
     charged: Option<(u32, u64)>,
     place: &'static Place,
+    made: bool,
     kept: bool,
 }
 
@@ -266,11 +270,12 @@ impl Drop for Draft {
         if self.kept {
             return;
         }
-        let _ = self.file.unlink();
+        // Taken for abandoned, it has been taken off the accounts.
+        let charged = self.charged.filter(|_| self.file.unlink().is_ok() || !self.made);
         for path in self.rest.iter().flatten() {
             let _ = path.unlink();
         }
-        if let Some((uid, bytes)) = self.charged {
+        if let Some((uid, bytes)) = charged {
             self.place.accounts().discharge(uid, bytes);
             count_down(self.place);
         }
@@ -308,6 +313,7 @@ fn create_queue(
         rest: [None; 3],
         charged: Some((uid, cost)),
         place,
+        made: false,
         kept: false,
     };
     let key = Key::new();
@@ -318,16 +324,17 @@ fn create_queue(
         draft.file.push_decimal(number)?;
     }
 
-    // The queue's file: "mode & ~umask & 07777", by the kernel itself. While it is open it has a flock:
-    // whoever finds it without knows that its maker is dead, and by its name what was charged.
-    let draft_file = draft.file.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode & 0o7777)?;
-    super::member::lock(&draft_file, libc::LOCK_EX)?;
-    let st = draft_file.stat()?;
-    draft_file.truncate(FILENT_SIZE)?;
+    // The queue's file: "mode & ~umask & 07777", by the kernel itself. Whoever finds it long after knows by
+    // its name what was charged.
+    let file = draft.file.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode & 0o7777)?;
+    draft.made = true;
+    let st = file.stat()?;
+    file.truncate(FILENT_SIZE)?;
     if st.st_mode & 0o6000 != 0 {
         // Which a change of size has taken away, where the caller has no privilege.
-        draft_file.chmod(st.st_mode & 0o7777)?;
+        file.chmod(st.st_mode & 0o7777)?;
     }
+    drop(file);
 
     let path_of_key = hidden(place, st.st_ino, b".k")?;
     let made = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
@@ -378,7 +385,6 @@ fn create_queue(
         return Err(errno);
     }
     draft.kept = true;
-    drop(draft_file);
     let map = maps::keep(tls, map)?;
     if oflag & libc::O_DIRECT != 0 {
         // The kernel makes the queue, then finds that it cannot do direct I/O on it.
@@ -754,8 +760,9 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
 
 /// Takes a queue away whose maker was killed before it had its name. Whether it was one.
 fn abandoned(place: &Place, name: &[u8]) -> bool {
-    /// Its maker takes the flock right after it has made the file, seconds.
-    const OLD: i64 = 2;
+    /// Seconds; making a queue takes well under a millisecond. A maker that was stopped for so long begins
+    /// anew.
+    const OLD: i64 = 10;
     let mut parts = name.split(|&b| b == b'.');
     let (Some(key), Some(uid), Some(cost)) =
         (parts.next(), parts.next().and_then(decimal), parts.next().and_then(decimal))
@@ -763,12 +770,8 @@ fn abandoned(place: &Place, name: &[u8]) -> bool {
         return false;
     };
     let Ok(path) = Path::new(&[place.dir(), b"/q/", name]) else { return false };
-    let Ok(file) = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK) else { return false };
-    let Ok(st) = file.stat() else { return false };
-    if queue::coarse_seconds() as i64 - st.st_ctime < OLD
-        || super::member::lock(&file, libc::LOCK_EX).is_err()
-        || path.unlink().is_err()
-    {
+    let Ok(st) = path.stat() else { return false };
+    if queue::coarse_seconds() as i64 - st.st_ctime < OLD || path.unlink().is_err() {
         return false;
     }
     for kind in [&b".s"[..], b".p"] {
