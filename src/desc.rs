@@ -396,7 +396,7 @@ fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<Pinned> {
     }
     let place = match ns::place(tls, dir) {
         // Opened in a mount namespace that is no more: the path is one within the file system.
-        Err(Errno::ENOENT) => ns::place(tls, ns::member::directory_of_name(dir)?.as_bytes())?,
+        Err(Errno::ENOENT) => ns::place(tls, ns::life::directory_of_name(dir)?.as_bytes())?,
         other => other?,
     };
     // Known under its inode, if at all; the key tells whether it is the same.

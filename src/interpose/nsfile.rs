@@ -14,7 +14,7 @@ use super::{BYPASS, next, raw_result, ret};
 use crate::abi::{Errno, Result};
 use crate::ns::control::CONTROL_SIZE;
 use crate::ns::of_task::{self, Task};
-use crate::ns::{self, Place, enter, member};
+use crate::ns::{self, Place, enter, life, member};
 use crate::sys::path::{Fd, Path, stat_fd};
 use crate::syscall;
 
@@ -56,7 +56,7 @@ pub fn closed(fd: i32) {
     COUNT.fetch_sub(1, Ordering::Relaxed);
     if let Ok(place) = Place::of(known as usize - 1) {
         if place.is_virtual() {
-            member::teardown(place.dir());
+            life::teardown(place.dir());
         }
         place.release();
     }
@@ -380,7 +380,7 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
         && MOUNTED.load(Ordering::Relaxed) != 0
         && let Ok(place) = ns::current(member::tls())
     {
-        member::look(place.root(), place.accounts(), usize::MAX);
+        life::look(place.root(), place.accounts(), usize::MAX);
     }
     result
 }
@@ -460,7 +460,7 @@ pub unsafe extern "C" fn mount(
                 let dir = dir?;
                 let place = ns::place(member::tls(), dir.as_bytes())?;
                 let held = member::hold(&place, 0)?;
-                let file = member::bindable(&place)?;
+                let file = life::bindable(&place)?;
                 MOUNTED.store(1, Ordering::Relaxed);
                 let result = next(file.as_ptr(), target, kind, flags, data);
                 drop(held);
@@ -481,7 +481,7 @@ pub unsafe extern "C" fn mount(
 /// has open. Returns how many namespaces, or a negated errno.
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_collect() -> isize {
-    raw_result(super::mq::ready().and_then(member::collect_all))
+    raw_result(super::mq::ready().and_then(life::collect_all))
 }
 
 /// The number of queues in the namespace that a descriptor of `/proc/PID/ns/ipc` refers to, those without

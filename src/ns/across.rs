@@ -7,7 +7,7 @@
 use core::ffi::c_char;
 
 use super::control::Control;
-use super::{member, place};
+use super::{life, member, place};
 use crate::abi::{Errno, Result};
 use crate::sys::getpid;
 use crate::sys::path::{Fd, Path, with_more_descriptors};
@@ -261,16 +261,16 @@ pub fn adopt(candidates: &[i32]) -> bool {
         return false;
     }
     // Not by proc(5), as a rule: what has been looked up there costs more at the end of the process.
-    let dir = Control::own_path(&file).filter(|dir| member::is_directory_of(dir, &file));
+    let dir = Control::own_path(&file).filter(|dir| life::is_directory_of(dir, &file));
     let mark = mark(file.0);
-    if let Some(dir) = dir.or_else(|| member::directory_of(&file)) {
+    if let Some(dir) = dir.or_else(|| life::directory_of(&file)) {
         member::begin(&file, &dir);
         drop(file);
         if mark & UNTIDY != 0
             && let Ok(tls) = tls::ready()
             && let Ok(place) = super::current(tls)
         {
-            member::look(place.root(), place.accounts(), usize::MAX);
+            life::look(place.root(), place.accounts(), usize::MAX);
             super::queues::collect(tls, place);
         }
     }

@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::member::{self, For, Membership};
 use super::of_task::{Task, process_of_pidfd};
-use super::{Place, has_capability, place};
+use super::{Place, has_capability, life, place};
 use crate::abi::{Errno, Result};
 use crate::sys::path::{Fd, Path, each_entry, stat_fd};
 use crate::sys::tls::Tls;
@@ -283,7 +283,7 @@ pub fn directory_of_descriptor(fd: i32) -> Option<(Path, u64)> {
             &*reopened.insert(path.open_own(libc::O_RDONLY).ok()?)
         }
     };
-    let dir = member::directory_of(readable)?;
+    let dir = life::directory_of(readable)?;
     let (id, _) = super::control::Control::peek(readable.0)?;
     Some((dir, id))
 }

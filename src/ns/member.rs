@@ -1,4 +1,4 @@
-//! Membership: which namespace a task is in, and the life and end of a namespace.
+//! Membership: which namespace a task is in, and how it comes and goes.
 //!
 //! A member is whoever holds a shared flock on the namespace's file `control`. A task holds it by a
 //! mapping of the file (without access, its descriptor closed): so it lives as long as the memory,
@@ -7,7 +7,7 @@
 //! descriptors of namespaces (`/proc/PID/ns/ipc`) and operations under way hold it as well.
 //!
 //! The flocks are the namespace's count of tasks, kept by the kernel. "Drop, and test for zero under
-//! the lock together with the state change" is [`teardown`]: whoever leaves drops its own, then tries
+//! the lock together with the state change" is [`super::life::teardown`]: whoever leaves drops its own, then tries
 //! for the exclusive flock. It is granted exactly when nobody is left, and while it is held nobody can
 //! become a member; under it the state becomes [`DEAD`] for good. A joiner takes the shared flock
 //! first, without waiting, and then looks at the state.
@@ -17,12 +17,13 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use super::control::{Accounts, BOUND, Content, Control, DEAD, random};
-use super::{Place, Referred, of_task, place, queues};
+use super::control::{BOUND, Control, DEAD, random};
+use super::life::{directory, directory_of_user, look, remove_directories, teardown};
+use super::{Place, Referred, place};
 use crate::abi::{Errno, Result};
 use crate::sys::gettid;
 use crate::sys::local::LocalLock;
-use crate::sys::path::{Fd, Path, each_entry, each_entry_until};
+use crate::sys::path::{Fd, Path};
 use crate::sys::tls::{self, Tls};
 use crate::syscall;
 
@@ -375,28 +376,6 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
     made
 }
 
-/// `ROOT/uUID`, with the caller's uid as the machine knows it.
-fn directory_of_caller(root: &Path) -> Result<Path> {
-    directory_of_user(root, super::kernel_uid(super::euid()))
-}
-
-fn directory_of_user(root: &Path, uid: u32) -> Result<Path> {
-    let mut own = *root;
-    own.push(b"/u")?;
-    own.push_decimal(uid as u64)?;
-    Ok(own)
-}
-
-/// `DIR/nID-SECRET`.
-fn directory(mut dir: Path, id: u64, secret: [u64; 2]) -> Result<Path> {
-    dir.push(b"/n")?;
-    dir.push_decimal(id)?;
-    dir.push(b"-")?;
-    dir.push_hex16(secret[0])?;
-    dir.push_hex16(secret[1])?;
-    Ok(dir)
-}
-
 impl Membership {
     /// The namespace.
     pub fn place(&self) -> &'static Place {
@@ -645,336 +624,5 @@ pub fn after_fork(parent: u32) {
             }
             place.release();
         }
-    }
-}
-
-// ---- where it lies ----------------------------------------------------------------------------
-
-/// The namespace directory to which a descriptor of a file `control` belongs.
-pub fn directory_of(file: &Fd) -> Option<Path> {
-    let (id, secret) = Control::peek(file.0)?;
-    let st = file.stat().ok()?;
-    if secret == Control::STAND_IN {
-        // Bind mounted: only who may list the user's directory knows where it lies.
-        return find_below(&super::root().ok()?, |own| {
-            let mut stand_in = Path::new(&[own.as_bytes(), b"/b"]).ok()?;
-            stand_in.push_decimal(id).ok()?;
-            if !stand_in.stat().is_ok_and(|it| (it.st_ino, it.st_dev) == (st.st_ino, st.st_dev)) {
-                return None;
-            }
-            let open = own.open_own(libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
-            let mut found = None;
-            each_entry(&open, |name| {
-                if of_task::id_of_name(name) == Some(id) {
-                    found = Path::new(&[own.as_bytes(), b"/", name]).ok();
-                }
-            });
-            found
-        });
-    }
-    let is_it = |dir: &Path| is_directory_of(dir, file);
-    if let Ok(path) = Path::of_descriptor(file.0)
-        && let Some(dir) = path.as_bytes().strip_suffix(b"/control").and_then(|dir| Path::new(&[dir]).ok())
-        && is_it(&dir)
-    {
-        return Some(dir);
-    }
-    // Opened where it was bind mounted.
-    let mut root = super::root().ok()?;
-    if secret[0] == 0 {
-        root.push(b"/i").ok()?;
-        root.push_decimal(id).ok()?;
-        return is_it(&root).then_some(root);
-    }
-    find_below(&root, |own| directory(own, id, secret).ok().filter(|dir| is_it(dir)))
-}
-
-/// Whether a file `control` lies in a directory.
-pub fn is_directory_of(dir: &Path, control: &Fd) -> bool {
-    let there = Path::new(&[dir.as_bytes(), b"/control"]).and_then(|path| path.stat());
-    match (there, control.stat()) {
-        (Ok(it), Ok(st)) => (it.st_ino, it.st_dev) == (st.st_ino, st.st_dev),
-        _ => false,
-    }
-}
-
-/// The first that `look` finds in the directories of the users below a root.
-fn find_below(root: &Path, look: impl Fn(Path) -> Option<Path>) -> Option<Path> {
-    let open = root.open_own(libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
-    let mut found = None;
-    each_entry(&open, |name| {
-        if found.is_none() && is_of_user(name) {
-            found = Path::new(&[root.as_bytes(), b"/", name]).ok().and_then(&look);
-        }
-    });
-    found
-}
-
-/// The directory of a namespace under the caller's root, by its own name.
-pub fn directory_named(name: &[u8]) -> Option<Path> {
-    find_below(&super::root().ok()?, |own| {
-        let dir = Path::new(&[own.as_bytes(), b"/", name]).ok()?;
-        dir.stat().is_ok().then_some(dir)
-    })
-}
-
-/// The directory under the caller's root that has the last name of a path which leads nowhere.
-///
-/// # Errors
-///
-/// ENOENT: there is none.
-pub fn directory_of_name(path: &[u8]) -> Result<Path> {
-    let name = path.rsplit(|&b| b == b'/').next().unwrap_or(b"");
-    if of_task::id_of_name(name).is_some() {
-        return directory_named(name).ok_or(Errno::ENOENT);
-    }
-    let dir = Path::new(&[super::root()?.as_bytes(), b"/", name])?;
-    if name.starts_with(b"i") { dir.stat().map(|_| dir) } else { Err(Errno::ENOENT) }
-}
-
-/// `u` and a uid.
-fn is_of_user(name: &[u8]) -> bool {
-    name.len() > 1 && name[0] == b'u' && name[1..].iter().all(u8::is_ascii_digit)
-}
-
-// ---- the end ----------------------------------------------------------------------------------
-
-/// Ends the virtual namespace in a directory, if it has no member any more: from then on it is
-/// [`DEAD`], its names are gone, and what nobody has open is taken away. Returns whether it is dead.
-pub fn teardown(dir: &[u8]) -> bool {
-    let Ok(control) = Path::new(&[dir, b"/control"]) else { return false };
-    let file = match control.open_own(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK) {
-        Ok(file) => file,
-        Err(errno) => return errno == Errno::ENOENT,
-    };
-    if lock(&file, libc::LOCK_EX).is_err() {
-        return false;
-    }
-    match Control::look(&file) {
-        // Its maker was killed before there was anything in it.
-        None => {
-            remove_directories(dir);
-            return true;
-        }
-        // As a rule there is nothing but the directories.
-        Some(Content { queues: 0, state: 0 }) => {
-            if Control::declare_dead(&file).is_ok() && remove_directories(dir) {
-                return true;
-            }
-        }
-        Some(_) => {}
-    }
-    let Ok(place) = place(tls(), dir) else { return false };
-    let state = &place.control().state;
-    if state.load(Ordering::Acquire) & BOUND != 0 && is_bound(&place) {
-        return false;
-    }
-    state.fetch_or(DEAD, Ordering::AcqRel);
-    queues::end(&place);
-    bury(&place);
-    true
-}
-
-/// The file that is bind mounted in a namespace's place: `ROOT/uUID/bID`. Mount tables are for all to
-/// read, so that it neither lies in the namespace's directory nor says where that is.
-fn bound_file(place: &Place) -> Result<Path> {
-    let dir = place.dir();
-    let mut path = Path::new(&[&dir[..dir.iter().rposition(|&b| b == b'/').unwrap_or(0)], b"/b"])?;
-    path.push_decimal(place.control().id.load(Ordering::Relaxed))?;
-    Ok(path)
-}
-
-/// Prepares a namespace, which the caller holds, for being bind mounted: the file to be mounted.
-///
-/// # Errors
-///
-/// Those of making a file.
-pub fn bindable(place: &Place) -> Result<Path> {
-    let path = bound_file(place)?;
-    let id = place.control().id.load(Ordering::Relaxed);
-    // Before anybody can see it mounted.
-    place.control().state.fetch_or(BOUND, Ordering::AcqRel);
-    Control::make_stand_in(&path, id)?;
-    Ok(path)
-}
-
-/// Takes away what is left of a dead namespace, once no queue of it is open any more.
-pub fn bury(place: &Place) {
-    if place.control().state.load(Ordering::Acquire) & BOUND != 0 {
-        let _ = bound_file(place).and_then(|path| path.unlink());
-    }
-    remove_directories(place.dir());
-}
-
-/// Removes the directories of a virtual namespace, unless queues are still there. Whether they are gone.
-fn remove_directories(dir: &[u8]) -> bool {
-    let sub = |name: &[u8]| Path::new(&[dir, name]);
-    let remove = || -> Result<()> {
-        let gone = |path: Path| match path.remove_dir() {
-            Err(Errno::ENOENT) => Ok(()),
-            other => other,
-        };
-        let emptied = |name: &[u8]| match gone(sub(name)?) {
-            Err(Errno::ENOTEMPTY) => {
-                empty(dir, name);
-                gone(sub(name)?)
-            }
-            other => other,
-        };
-        gone(sub(b"/q/x")?)?;
-        gone(sub(b"/q/f")?)?;
-        emptied(b"/q")?;
-        emptied(b"/sb")?;
-        let _ = sub(b"/control")?.unlink();
-        Path::new(&[dir])?.remove_dir()
-    };
-    remove().is_ok()
-}
-
-/// Unlinks the files of a directory: leftovers of those who were killed.
-fn empty(dir: &[u8], sub: &[u8]) {
-    let Ok(path) = Path::new(&[dir, sub]) else { return };
-    let Ok(open) = path.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return };
-    each_entry(&open, |name| {
-        let _ = Path::new(&[dir, sub, b"/", name]).and_then(|path| path.unlink());
-    });
-}
-
-/// Whether the file of a namespace is bind mounted anywhere that can be seen.
-fn is_bound(place: &Place) -> bool {
-    // As the mount table shows it: the end of a path within its file system.
-    let Ok(mut tail) = Path::new(&[b"/b"]) else { return true };
-    let _ = tail.push_decimal(place.control().id.load(Ordering::Relaxed)).and_then(|()| tail.push(b" "));
-    let tail = tail.as_bytes();
-    let mut found = mentions(c"/proc/thread-self/mountinfo", tail);
-    if !found && let Ok(proc) = Path::new(&[b"/proc"]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY)) {
-        each_entry(&proc, |name| {
-            if !found
-                && name.iter().all(u8::is_ascii_digit)
-                && let Ok(path) = Path::new(&[b"/proc/", name, b"/mountinfo"])
-            {
-                // SAFETY: a path is NUL-terminated.
-                found = mentions(unsafe { core::ffi::CStr::from_ptr(path.as_ptr()) }, tail);
-            }
-        });
-    }
-    found
-}
-
-/// Whether a file contains these bytes.
-fn mentions(path: &core::ffi::CStr, what: &[u8]) -> bool {
-    let Ok(file) = Path::new(&[path.to_bytes()]).and_then(|p| p.open_own(libc::O_RDONLY)) else { return false };
-    let mut buffer = [0u8; 4096];
-    let mut kept = 0;
-    loop {
-        // SAFETY: the rest of the buffer is as long as said.
-        let got = unsafe { syscall!(SYS_read, file.0, buffer.as_mut_ptr().add(kept), buffer.len() - kept) };
-        let Ok(got @ 1..) = got else { return false };
-        let have = kept + got;
-        if buffer[..have].windows(what.len()).any(|window| window == what) {
-            return true;
-        }
-        kept = have.min(what.len());
-        buffer.copy_within(have - kept..have, 0);
-    }
-}
-
-/// Looks at some of the caller's virtual namespaces under a root, each time at others, and ends those
-/// whose last tasks have died without leaving. Root looks at everybody's, now and then. Returns how many
-/// it has found dead.
-#[cold]
-pub fn look(root: &[u8], accounts: &Accounts, most: usize) -> usize {
-    let mut dead = 0;
-    let Ok(own) = Path::new(&[root]).and_then(|root| directory_of_caller(&root)) else { return 0 };
-    dead += look_into(&own, accounts, most);
-    if super::euid() == 0
-        && (most == usize::MAX || random().is_multiple_of(16))
-        && let Ok(dir) = Path::new(&[root]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY))
-    {
-        each_entry(&dir, |name| {
-            if is_of_user(name)
-                && let Ok(others) = Path::new(&[root, b"/", name])
-                && others.as_bytes() != own.as_bytes()
-            {
-                dead += look_into(&others, accounts, most);
-            }
-        });
-    }
-    dead
-}
-
-fn look_into(own: &Path, accounts: &Accounts, most: usize) -> usize {
-    let Ok(dir) = own.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return 0 };
-    let from = accounts.looked.load(Ordering::Relaxed);
-    let (mut seen, mut dead) = (0, 0);
-    let mut see = |from: u64, to: u64| {
-        // SAFETY: no pointers.
-        let _ = unsafe { syscall!(SYS_lseek, dir.0, from, libc::SEEK_SET) };
-        each_entry_until(&dir, |name, at| {
-            if seen == most {
-                return false;
-            }
-            if of_task::id_of_name(name).is_some() {
-                seen += 1;
-                dead += usize::from(probe(own, name));
-            }
-            seen < most && at != to
-        })
-    };
-    let mut stopped_at = see(from, u64::MAX);
-    if stopped_at.is_none() && from != 0 {
-        // From the beginning, as far as the last look had come.
-        stopped_at = see(0, from);
-    }
-    accounts.looked.store(stopped_at.unwrap_or(0), Ordering::Relaxed);
-    dead
-}
-
-/// Ends the namespace `name` in a user's directory if it is without members.
-fn probe(own: &Path, name: &[u8]) -> bool {
-    let Ok(dir) = Path::new(&[own.as_bytes(), b"/", name]) else { return false };
-    let dead = teardown(dir.as_bytes());
-    if dead {
-        // Without its file `control`: what a killed maker or remover has left.
-        let _ = dir.remove_dir();
-    }
-    dead
-}
-
-/// Looks at all virtual namespaces under the caller's root.
-///
-/// # Errors
-///
-/// Those of finding the root.
-pub fn collect_all(tls: &'static Tls) -> Result<usize> {
-    let root = super::root()?;
-    let initial = super::initial(tls)?;
-    let accounts = initial.accounts();
-    accounts.looked.store(0, Ordering::Relaxed);
-    let dead = look(root.as_bytes(), accounts, usize::MAX);
-    // In those that live on, what the killed had open without a name.
-    find_below(&root, |own| {
-        let open = own.open_own(libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
-        each_entry(&open, |name| {
-            let dir = Path::new(&[own.as_bytes(), b"/", name]).ok().filter(|_| of_task::id_of_name(name).is_some());
-            if let Some(place) = dir.and_then(|dir| place(tls, dir.as_bytes()).ok()) {
-                queues::collect(tls, place.place());
-            }
-        });
-        None
-    });
-    queues::collect(tls, initial);
-    Ok(dead)
-}
-
-/// Before something new is made in a place: a look at what the dead may have left, if the caller has
-/// any namespace but this.
-pub fn glance(tls: &Tls, place: &Place) {
-    purge(tls);
-    let own = Path::new(&[place.root()]).and_then(|root| directory_of_caller(&root));
-    // A directory has a link for each directory in it; or, in some file systems, one link and that's it.
-    let links = own.and_then(|own| own.stat()).map_or(2, |st| st.st_nlink);
-    if links == 1 || links > 2 + u64::from(place.is_virtual()) {
-        look(place.root(), place.accounts(), 4);
     }
 }

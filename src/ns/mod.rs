@@ -18,6 +18,7 @@
 pub mod across;
 pub mod control;
 pub mod enter;
+pub mod life;
 pub mod member;
 pub mod of_task;
 pub mod queues;

@@ -116,7 +116,7 @@ impl Task {
         if dir.stat().is_err() {
             // Mapped in a mount namespace that is no more: the path is one within the file system.
             let name = dir.as_bytes().rsplit(|&b| b == b'/').next().unwrap_or(b"");
-            return Ok(Some(super::member::directory_named(name).unwrap_or(dir)));
+            return Ok(Some(super::life::directory_named(name).unwrap_or(dir)));
         }
         Ok(Some(dir))
     }

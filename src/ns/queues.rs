@@ -303,7 +303,7 @@ fn create_queue(
     if place.control().nameless.load(Relaxed) != 0 {
         collect(tls, place);
     }
-    super::member::glance(tls, place);
+    super::life::glance(tls, place);
     may_create(place)?;
     let uid = real_uid();
     let (maxmsg, msgsize) = admit(tls, place, uid, attr)?;
@@ -689,7 +689,7 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     map.release_memory();
     remove_files(place, map.ino, Some(map.key));
     if place.is_dead() {
-        super::member::bury(place);
+        super::life::bury(place);
     }
 }
 

@@ -144,3 +144,34 @@ impl Hazard {
         compiler_fence(Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// Whoever is woken leaves word for those who still sleep: else this hangs.
+    #[test]
+    fn nobody_sleeps_for_ever() {
+        let (lock, count) = (Arc::new(LocalLock::new()), Arc::new(AtomicUsize::new(0)));
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let (lock, count) = (lock.clone(), count.clone());
+                std::thread::spawn(move || {
+                    for _ in 0..2000 {
+                        let held = lock.lock(super::super::tls::tls());
+                        let now = count.load(Ordering::Relaxed);
+                        // So that the others come to sleep.
+                        std::thread::yield_now();
+                        count.store(now + 1, Ordering::Relaxed);
+                        drop(held);
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 8 * 2000);
+    }
+}
