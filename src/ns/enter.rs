@@ -38,12 +38,16 @@ const UNSHARABLE: i32 = libc::CLONE_THREAD
 
 fn kernel_unshare(flags: i32) -> Result<()> {
     // SAFETY: no pointers.
-    unsafe { syscall!(SYS_unshare, flags) }.map(|_| ())
+    let done = unsafe { syscall!(SYS_unshare, flags) };
+    crate::sys::forget_user_namespace();
+    done.map(|_| ())
 }
 
 fn kernel_setns(fd: i32, kinds: i32) -> Result<()> {
     // SAFETY: no pointers.
-    unsafe { syscall!(SYS_setns, fd, kinds) }.map(|_| ())
+    let done = unsafe { syscall!(SYS_setns, fd, kinds) };
+    crate::sys::forget_user_namespace();
+    done.map(|_| ())
 }
 
 /// "EPERM: not privileged": CAP_SYS_ADMIN in the caller's user namespace.
@@ -110,7 +114,7 @@ fn new_membership(tls: &Tls) -> Result<(Membership, For)> {
 /// After the kernel has done its part: which of its namespaces belong to ours.
 fn note_kernel_namespaces(place: &Place, newipc: bool) {
     let control = place.control();
-    control.user_ns.store(namespace_inode(c"/proc/thread-self/ns/user"), Release);
+    control.user_ns.store(crate::sys::user_namespace(), Release);
     if newipc {
         control.real.store(namespace_inode(c"/proc/thread-self/ns/ipc"), Release);
     }
@@ -214,7 +218,7 @@ fn enter_virtual(tls: &Tls, dir: &Path) -> Result<()> {
     let owner = place.control().user_ns.load(Acquire);
     if !super::generous()
         && owner != 0
-        && owner != namespace_inode(c"/proc/thread-self/ns/user")
+        && owner != crate::sys::user_namespace()
         && !super::queues::in_initial_user_namespace()
     {
         return Err(Errno::EPERM);

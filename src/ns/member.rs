@@ -363,7 +363,7 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
         let file = Path::new(&[dir.as_bytes(), b"/control"])?.open(libc::O_RDWR | made, 0o600)?;
         lock(&file, libc::LOCK_SH).map_err(|_| Errno::ENOENT)?;
         file.chmod(if everybody { 0o666 } else { 0o600 })?;
-        let user_ns = crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
+        let user_ns = crate::sys::user_namespace();
         Control::fill(&file, dir.as_bytes(), id, secret, user_ns, uid)?;
         super::make_directories(&dir, everybody)?;
         let place = place(tls, dir.as_bytes())?;

@@ -326,7 +326,7 @@ fn euid() -> u32 {
 /// everybody is.
 pub fn is_root_of(place: &Place) -> bool {
     let owner = place.control().user_ns.load(Ordering::Relaxed);
-    let own = || crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
+    let own = || crate::sys::user_namespace();
     let is_own = || owner != 0 && owner == own();
     // Root of the machine, where the owner has no root of its own; an image that was started there does
     // not know who it is.

@@ -23,7 +23,6 @@ use crate::maps::{self, Pinned};
 use crate::queue;
 use crate::shm::Map;
 use crate::shm::layout::{F_BEREFT, F_DEAD, F_UNLINKED, Layout};
-use crate::sys::namespace_inode;
 use crate::sys::path::{Fd, Path};
 use crate::sys::tls::Tls;
 use crate::syscall;
@@ -444,7 +443,7 @@ fn uid_map(text: &mut [u8]) -> &[u8] {
 /// been mapped yet (user_namespaces(7)).
 fn may_create(place: &Place) -> Result<()> {
     let owner = place.control().user_ns.load(Relaxed);
-    if owner == 0 || in_initial_user_namespace() || owner != namespace_inode(c"/proc/thread-self/ns/user") {
+    if owner == 0 || in_initial_user_namespace() || owner != crate::sys::user_namespace() {
         return Ok(());
     }
     for map in [&b"/proc/thread-self/uid_map"[..], b"/proc/thread-self/gid_map"] {
@@ -479,7 +478,7 @@ fn may_exceed() -> bool {
 pub fn in_initial_user_namespace() -> bool {
     /// Of a kernel that numbers as Linux does (`PROC_USER_INIT_INO`).
     const FIRST: u64 = 0xefff_fffd;
-    let own = crate::sys::namespace_inode(c"/proc/thread-self/ns/user");
+    let own = crate::sys::user_namespace();
     if own == FIRST || own == 0 {
         return true;
     }

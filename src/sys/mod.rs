@@ -9,6 +9,8 @@ pub mod local;
 pub mod path;
 pub mod tls;
 
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use crate::abi::{Errno, Result};
 
 /// A raw system call; the kernel's result, `-errno` on failure.
@@ -111,15 +113,42 @@ pub fn namespace_inode(link: &core::ffi::CStr) -> u64 {
     text[..got].iter().filter(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + (b - b'0') as u64)
 }
 
-/// Inode of the calling process's pid namespace, looked up once a process.
-pub fn pid_namespace() -> u64 {
-    use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-    // A fork child may be in another one, so the answer belongs to a process generation.
-    static KNOWN: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
-    let generation = tls::generation();
-    if generation == 0 || KNOWN[0].load(Relaxed) != generation {
-        KNOWN[1].store(namespace_inode(c"/proc/thread-self/ns/pid"), Relaxed);
-        KNOWN[0].store(generation, Relaxed);
+/// A namespace of the calling process, by inode, looked up once a process.
+struct Namespace {
+    /// The process generation to which the answer belongs: a fork child may be in another one.
+    generation: AtomicU64,
+    inode: AtomicU64,
+}
+
+impl Namespace {
+    const fn new() -> Namespace {
+        Namespace { generation: AtomicU64::new(0), inode: AtomicU64::new(0) }
     }
-    KNOWN[1].load(Relaxed)
+
+    fn get(&self, link: &core::ffi::CStr) -> u64 {
+        let generation = tls::generation();
+        if generation == 0 || self.generation.load(Relaxed) != generation {
+            self.inode.store(namespace_inode(link), Relaxed);
+            self.generation.store(generation, Relaxed);
+        }
+        self.inode.load(Relaxed)
+    }
+}
+
+static PID_NAMESPACE: Namespace = Namespace::new();
+static USER_NAMESPACE: Namespace = Namespace::new();
+
+/// Inode of the calling process's pid namespace.
+pub fn pid_namespace() -> u64 {
+    PID_NAMESPACE.get(c"/proc/thread-self/ns/pid")
+}
+
+/// Inode of the calling process's user namespace, 0 without a proc file system.
+pub fn user_namespace() -> u64 {
+    USER_NAMESPACE.get(c"/proc/thread-self/ns/user")
+}
+
+/// The process may have gone to another user namespace.
+pub fn forget_user_namespace() {
+    USER_NAMESPACE.generation.store(0, Relaxed);
 }
