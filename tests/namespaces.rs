@@ -32,6 +32,7 @@ both!(
     bind_mount_of_a_namespace_file_keeps_the_namespace,
     nsenter_command_joins_a_process,
     namespace_lives_as_long_as_one_who_joined,
+    program_that_goes_home_leaves_nothing,
     every_view_of_a_namespace_shows_the_same_number,
     thread_has_its_own_namespace_file,
     queue_left_open_at_exit_goes_with_the_namespace,
@@ -355,6 +356,21 @@ fn bind_mount_of_a_namespace_file_keeps_the_namespace(mode: Mode) {
             "refused",
             "regular empty file 644",
         ],
+    );
+}
+
+/// It was started in the namespace, is its last member, and has used no queue in it.
+fn program_that_goes_home_leaves_nothing(mode: Mode) {
+    prints(
+        mode,
+        SHELLS,
+        Look::AtOnce,
+        r#"
+        exec 7</proc/self/ns/ipc
+        unshare -i sh -c 'exec nsenter --ipc=/proc/self/fd/7 readlink /proc/self/ns/ipc' >link
+        [ "$(cat link)" = "$(readlink /proc/self/ns/ipc)" ] && echo home
+        "#,
+        &["home"],
     );
 }
 

@@ -195,6 +195,12 @@ fn unmap(map: usize) {
 /// Leaves a namespace, and ends it if nobody is left.
 fn give_up(map: usize, place: usize) {
     unmap(map);
+    if place == UNKNOWN {
+        if let Some(dir) = adopted_directory() {
+            teardown(dir);
+        }
+        return;
+    }
     if place != 0
         && let Ok(place) = Place::of(place - 1)
     {
@@ -241,10 +247,11 @@ static ADOPTED: Adopted = Adopted(core::cell::UnsafeCell::new(None));
 
 /// The same, while the process is there and has not looked closer.
 fn adopted() -> Option<&'static [u8]> {
-    if PROCESS.load(Ordering::Acquire) != UNKNOWN {
-        return None;
-    }
-    // SAFETY: written before PROCESS was, and never again.
+    if PROCESS.load(Ordering::Acquire) == UNKNOWN { adopted_directory() } else { None }
+}
+
+fn adopted_directory() -> Option<&'static [u8]> {
+    // SAFETY: written before any thread was there, and never again.
     unsafe { (*ADOPTED.0.get()).as_ref().map(|dir| dir.as_bytes()) }
 }
 
