@@ -75,7 +75,7 @@ pub(crate) use jump;
 
 /// syscall(2). Numbers in `cshim_intercepted` go to `cshim_syscall`; for all others this is what libc
 /// does, to the instruction: such a call may return twice, or on another stack. So may clone(2) and
-/// clone3(2), which go to `cshim_syscall` only without CLONE_VM.
+/// clone3(2), which go to `cshim_syscall` only without CLONE_VM and without a stack for the child.
 ///
 /// # Safety
 ///
@@ -100,6 +100,8 @@ pub unsafe extern "C" fn syscall() {
         "jne 4f",
         "test esi, 0x100",
         "jne 2f",
+        "test rdx, rdx",
+        "jne 2f",
         "jmp {ours}",
         // clone3: the first word behind the first argument, if there is a structure.
         "4:",
@@ -110,6 +112,8 @@ pub unsafe extern "C" fn syscall() {
         "cmp rdx, 64",
         "jb 2f",
         "test dword ptr [rsi], 0x100",
+        "jne 2f",
+        "cmp qword ptr [rsi + 40], 0",
         "je {ours}",
         "2:",
         "mov rax, rdi",
@@ -157,6 +161,7 @@ pub unsafe extern "C" fn syscall() {
         "cmp w0, #220",
         "b.ne 4f",
         "tbnz w1, #8, 2f",
+        "cbnz x2, 2f",
         "b {ours}",
         // clone3: the first word behind the first argument, if there is a structure.
         "4:",
@@ -166,7 +171,9 @@ pub unsafe extern "C" fn syscall() {
         "cmp x2, #64",
         "b.lo 2f",
         "ldr w9, [x1]",
-        "tbz w9, #8, {ours}",
+        "tbnz w9, #8, 2f",
+        "ldr x9, [x1, #40]",
+        "cbz x9, {ours}",
         "2:",
         "mov x8, x0",
         "mov x0, x1",

@@ -236,11 +236,9 @@ pub unsafe fn linked(dir: c_int, path: *const c_char, to: *mut u8, len: usize, g
         let text = text.strip_suffix(b" (deleted)").unwrap_or(text);
         Ok(text.strip_suffix(b"/control").and_then(of_task::id_of))
     };
-    match answer() {
+    match answer().and_then(|id| id.map(of_task::link_text).transpose()) {
         Ok(None) => got,
-        Ok(Some(id)) => {
-            let mut text = Path::new(&[b"ipc:["]).unwrap_or_else(|_| unreachable!());
-            let _ = text.push_decimal(id).and_then(|()| text.push(b"]"));
+        Ok(Some(text)) => {
             let n = text.as_bytes().len().min(len);
             // SAFETY: `to` has `len` bytes.
             unsafe { core::ptr::copy_nonoverlapping(text.as_bytes().as_ptr(), to, n) };

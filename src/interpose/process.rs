@@ -5,6 +5,7 @@
 //! new image too; a process that ends politely takes the queues with it that only it had open.
 
 use core::ffi::{c_char, c_int, c_void};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::{jump, next};
 use crate::desc;
@@ -205,12 +206,19 @@ pub fn close_nameless() {
 
 /// The process ends: it takes with it what only it has.
 pub extern "C" fn mqns_process_ends() {
+    // A handler that calls _exit(2) in the middle of this finds locks held by its own thread.
+    static ENDING: AtomicU32 = AtomicU32::new(0);
+    if ENDING.swap(1, Relaxed) != 0 {
+        return;
+    }
     super::nsfile::close_all();
     if !member::nobody_has_moved() {
         member::process_ends(member::tls());
     }
     // Some may have lost their name by that.
     close_nameless();
+    // The memory may be a vfork child's maker's.
+    ENDING.store(0, Relaxed);
 }
 
 #[cfg(not(test))]

@@ -72,7 +72,7 @@ pub fn bridge(tls: &Tls, across: Across, high: bool) -> Option<Bridge> {
     if member::nobody_has_moved() {
         return None;
     }
-    let dir = member::caller_s_directory(tls).ok()?;
+    let dir = member::own_directory(tls).ok()?;
     let file = match member::hold_by(&dir, FLAGS) {
         Err(Errno::EMFILE) if across == Across::Exec => sacrificing(|| member::hold_by(&dir, FLAGS)),
         other => other,

@@ -7,7 +7,7 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::member::{self, For, Membership};
-use super::of_task::{Task, process_of_pidfd};
+use super::of_task::{Task, link_text, process_of_pidfd};
 use super::{Place, has_capability, life, place};
 use crate::abi::{Errno, Result};
 use crate::sys::path::{Fd, Path, each_entry, stat_fd};
@@ -235,8 +235,7 @@ fn enter_virtual(tls: &Tls, dir: &Path) -> Result<()> {
 /// Goes to the kernel's ipc namespace of that inode as well, by way of any process in it: for System
 /// V IPC. Without one there is nothing in it to be found.
 fn join_in_kernel(real: u64) {
-    let mut link = Path::new(&[b"ipc:["]).unwrap_or_else(|_| unreachable!());
-    let _ = link.push_decimal(real).and_then(|()| link.push(b"]"));
+    let Ok(link) = link_text(real) else { return };
     let Ok(proc) = Path::new(&[b"/proc"]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY)) else { return };
     let mut done = false;
     each_entry(&proc, |name| {

@@ -19,6 +19,7 @@ fn directory_of_caller(root: &Path) -> Result<Path> {
     directory_of_user(root, super::kernel_uid(super::euid()))
 }
 
+/// `ROOT/uUID`.
 pub fn directory_of_user(root: &Path, uid: u32) -> Result<Path> {
     let mut own = *root;
     own.push(b"/u")?;
@@ -125,7 +126,35 @@ fn is_of_user(name: &[u8]) -> bool {
 
 /// Ends the virtual namespace in a directory, if it has no member any more: from then on it is
 /// [`DEAD`], its names are gone, and what nobody has open is taken away. Returns whether it is dead.
+#[cold]
+#[inline(never)]
 pub fn teardown(dir: &[u8]) -> bool {
+    as_owner(dir, || teardown_here(dir)).unwrap_or(false)
+}
+
+/// Runs `act` on a directory; where the caller is root, and the directory another user's, with no more
+/// rights to files than that user has, who may put links into the way at any moment. Nothing: that is not
+/// possible.
+fn as_owner<T>(dir: &[u8], act: impl FnOnce() -> T) -> Option<T> {
+    let st = Path::new(&[dir]).and_then(|path| path.stat()).ok()?;
+    if super::euid() != 0 || st.st_uid == 0 {
+        return Some(act());
+    }
+    // SAFETY: no pointers; setfsuid(2) returns the id before, and changes the calling thread's alone.
+    let set = |uid: u32, gid: u32| unsafe {
+        let before = (syscall!(SYS_setfsuid, u32::MAX), syscall!(SYS_setfsgid, gid));
+        let _ = syscall!(SYS_setfsuid, uid);
+        before
+    };
+    // SAFETY: no pointers; an invalid id only asks.
+    let is = |uid: u32| unsafe { syscall!(SYS_setfsuid, u32::MAX) }.is_ok_and(|now| now as u32 == uid);
+    let (Ok(uid), Ok(gid)) = set(st.st_uid, st.st_gid) else { return None };
+    let done = is(st.st_uid).then(act);
+    let _ = set(uid as u32, gid as u32);
+    done
+}
+
+fn teardown_here(dir: &[u8]) -> bool {
     let Ok(control) = Path::new(&[dir, b"/control"]) else { return false };
     let file = match control.open_own(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK) {
         Ok(file) => file,
@@ -267,6 +296,7 @@ fn mentions(path: &core::ffi::CStr, what: &[u8]) -> bool {
 /// whose last tasks have died without leaving. Root looks at everybody's, now and then. Returns how many
 /// it has found dead.
 #[cold]
+#[inline(never)]
 pub fn look(root: &[u8], accounts: &Accounts, most: usize) -> usize {
     let mut dead = 0;
     let Ok(own) = Path::new(&[root]).and_then(|root| directory_of_caller(&root)) else { return 0 };
@@ -320,7 +350,7 @@ fn probe(own: &Path, name: &[u8]) -> bool {
     let dead = teardown(dir.as_bytes());
     if dead {
         // Without its file `control`: what a killed maker or remover has left.
-        let _ = dir.remove_dir();
+        as_owner(own.as_bytes(), || dir.remove_dir());
     }
     dead
 }
@@ -336,8 +366,11 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
     let accounts = initial.accounts();
     accounts.looked.store(0, Ordering::Relaxed);
     let dead = look(root.as_bytes(), accounts, usize::MAX);
-    // In those that live on, what the killed had open without a name.
+    // In those of the caller that live on, what the killed had open without a name.
     find_below(&root, |own| {
+        if own.stat().ok()?.st_uid != super::euid() {
+            return None;
+        }
         let open = own.open_own(libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
         each_entry(&open, |name| {
             let dir = Path::new(&[own.as_bytes(), b"/", name]).ok().filter(|_| of_task::id_of_name(name).is_some());

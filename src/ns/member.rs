@@ -211,6 +211,11 @@ fn give_up(map: usize, place: usize) {
     }
 }
 
+/// flock(2), without waiting.
+///
+/// # Errors
+///
+/// EAGAIN: others have it.
 pub fn lock(file: &Fd, operation: i32) -> Result<()> {
     // SAFETY: no pointers.
     unsafe { syscall!(SYS_flock, file.0, operation | libc::LOCK_NB) }.map(|_| ())
@@ -288,7 +293,7 @@ pub const LEAVING: u64 = 1 << 41;
 /// # Errors
 ///
 /// Those of [`super::current`].
-pub fn caller_s_directory(tls: &Tls) -> Result<Path> {
+pub fn own_directory(tls: &Tls) -> Result<Path> {
     if current() == UNKNOWN
         && let Some(dir) = adopted()
     {
@@ -541,8 +546,8 @@ pub fn process_ends(tls: &Tls) {
     if is_guest() {
         return task_ends(tls);
     }
-    let held = LOCK.lock(tls);
-    // The tables stay as they are: threads may go on for a moment.
+    // The tables stay as they are: threads may go on for a moment. No lock: this may be a signal handler
+    // that has interrupted anything.
     let map = PROCESS_MAP.swap(0, Ordering::AcqRel);
     if leave_a_sign(map).is_err() {
         unmap(map);
@@ -551,7 +556,6 @@ pub fn process_ends(tls: &Tls) {
     for own in owns {
         unmap(own.map.swap(0, Ordering::AcqRel));
     }
-    drop(held);
     if let Some(dir) = adopted() {
         teardown(dir);
     }
@@ -589,47 +593,28 @@ pub fn after_fork(parent: u32) {
     if OWN_COUNT.load(Ordering::Relaxed) == 0 {
         return;
     }
-    let mut left = [(0, 0); 1 + OWNS / 4];
-    let mut count = 0;
     if let Some(mine) = own(parent) {
         let (map, place) = (mine.map.load(Ordering::Relaxed), mine.place.load(Ordering::Relaxed));
+        let left = (PROCESS_MAP.load(Ordering::Relaxed), PROCESS.load(Ordering::Relaxed));
         // Under the offset of the process.
         let joined = Place::of(place.wrapping_sub(1)).and_then(|place| join(place.refer(), For::Process));
-        left[0] = (PROCESS_MAP.load(Ordering::Relaxed), PROCESS.load(Ordering::Relaxed));
-        count = 1;
-        match joined {
-            Ok(membership) => {
-                let (place, map) = membership.release();
-                PROCESS.store(place, Ordering::Relaxed);
-                PROCESS_MAP.store(map, Ordering::Relaxed);
-            }
+        let (place, map) = match joined {
+            Ok(membership) => membership.release(),
             Err(_) => {
-                PROCESS.store(place, Ordering::Relaxed);
-                PROCESS_MAP.store(map, Ordering::Relaxed);
                 mine.map.store(0, Ordering::Relaxed);
+                mine.place.store(0, Ordering::Relaxed);
+                (place, map)
             }
-        }
+        };
+        PROCESS.store(place, Ordering::Relaxed);
+        PROCESS_MAP.store(map, Ordering::Relaxed);
+        give_up(left.0, left.1);
     }
+    // Of several in one namespace the last ends it.
     for own in &OWN {
         if !matches!(own.tid.swap(0, Ordering::Relaxed), 0 | GONE) {
-            let parts = (own.map.swap(0, Ordering::Relaxed), own.place.swap(0, Ordering::Relaxed));
-            unmap(parts.0);
-            if let Some(slot) = left.get_mut(count) {
-                *slot = parts;
-                count += 1;
-            }
+            give_up(own.map.swap(0, Ordering::Relaxed), own.place.swap(0, Ordering::Relaxed));
         }
     }
     OWN_COUNT.store(0, Ordering::Relaxed);
-    unmap(left[0].0);
-    for &(map, place) in &left[..count] {
-        if map != 0
-            && let Ok(place) = Place::of(place.wrapping_sub(1))
-        {
-            if place.is_virtual() {
-                teardown(place.dir());
-            }
-            place.release();
-        }
-    }
 }

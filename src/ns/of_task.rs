@@ -224,6 +224,7 @@ fn membership(line: &[u8]) -> Option<(u64, &[u8])> {
 
 /// Calls `see` with each line of a file, without its end; of longer ones the last 4 KiB. Whether there
 /// was any.
+#[inline(never)]
 fn each_line(file: &Fd, mut see: impl FnMut(&[u8])) -> bool {
     let mut buffer = [0u8; 8192];
     let mut have = 0;
@@ -266,6 +267,18 @@ pub fn process_of_pidfd(fd: i32) -> Result<Option<u64>> {
         Some(pid) => Ok(Some(pid as u64)),
         None => Ok(None),
     }
+}
+
+/// `ipc:[ID]`, as readlink(2) shows a namespace.
+///
+/// # Errors
+///
+/// None: it is short.
+pub fn link_text(id: u64) -> Result<Path> {
+    let mut text = Path::new(&[b"ipc:["])?;
+    text.push_decimal(id)?;
+    text.push(b"]")?;
+    Ok(text)
 }
 
 /// The user's path, as far as it can be one of these: its last bytes.

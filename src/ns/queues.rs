@@ -694,6 +694,7 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
 
 /// The end of a namespace: its names go, and the queues that nobody has open. Nobody is a member.
 #[cold]
+#[inline(never)]
 pub fn end(place: &super::Referred) {
     let tls = super::member::tls();
     let place = place.place();
@@ -719,6 +720,7 @@ pub fn end(place: &super::Referred) {
 /// have left that were killed, or that exited without closing. Another user's are only taken off the
 /// accounts. Returns how many.
 #[cold]
+#[inline(never)]
 pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
     let mut removed = 0;
     // What an unlinker that was killed has left half done, or a maker.

@@ -260,6 +260,8 @@ pub fn each_entry(dir: &Fd, mut see: impl FnMut(&[u8])) {
 
 /// Calls `see` with each name and the position behind it, until it returns false; then returns that
 /// position.
+// Its buffer shall not lie in the frames of those who call it now and then: threads may have little stack.
+#[inline(never)]
 pub fn each_entry_until(dir: &Fd, mut see: impl FnMut(&[u8], u64) -> bool) -> Option<u64> {
     #[repr(align(8))]
     struct Buffer([u8; 4096]);

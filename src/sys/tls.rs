@@ -173,12 +173,28 @@ fn set_up(tls: &'static Tls) -> Result<&'static Tls> {
                 after_fork(tls.tid.load(Ordering::Relaxed));
                 let fresh = LAST_GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
                 page.store(fresh, Ordering::Release);
+                // SAFETY: the page is mapped; its first half is the low word.
+                let _ = unsafe {
+                    syscall!(SYS_futex, page.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, i32::MAX)
+                };
                 break fresh;
             }
             // A signal handler of the very thread that is at it sees what there is.
             Err(other) if other & BUSY == 0 || other == busy => break other,
-            // SAFETY: no arguments.
-            Err(_) => drop(unsafe { syscall!(SYS_sched_yield) }),
+            Err(other) => {
+                // SAFETY: as above.
+                let _ = unsafe {
+                    syscall!(
+                        SYS_futex,
+                        page.as_ptr(),
+                        libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+                        other as u32,
+                        0,
+                        0,
+                        0
+                    )
+                };
+            }
         }
     };
     tls.tid.store(gettid(), Ordering::Relaxed);
