@@ -1028,6 +1028,62 @@ fn gc_of_root_serves_everybody() {
     assert!(namespaces(&state).is_empty());
 }
 
+/// A user's directory is the user's: what looks like a namespace there may lead anywhere.
+#[test]
+fn gc_of_root_follows_no_user() {
+    use std::os::unix::fs::{chown, lchown};
+    if !is_root() {
+        return;
+    }
+    let state = StateDir::new();
+    assert!(alone(&state, &["gc", "-q"]).status.success());
+    let own = state.path().join("u12345");
+    let victim = state.path().join("victim");
+    fs::create_dir(&own).expect("the user's directory");
+    chown(&own, Some(12345), Some(12345)).expect("chown");
+    for sub in ["q", "sb"] {
+        fs::create_dir_all(victim.join(sub)).expect("a directory");
+        fs::write(victim.join(sub).join("precious"), "").expect("a file");
+    }
+    fs::write(victim.join("control"), "").expect("a file");
+    fs::set_permissions(victim.join("control"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    // Itself a link; and a directory with links in it.
+    symlink(&victim, own.join(format!("n1000000001-{:032x}", 1))).expect("a link");
+    let dir = own.join(format!("n1000000002-{:032x}", 2));
+    fs::create_dir(&dir).expect("a directory");
+    fs::write(dir.join("control"), "").expect("a file");
+    for sub in ["q", "sb"] {
+        symlink(victim.join(sub), dir.join(sub)).expect("a link");
+    }
+    for entry in [&dir, &dir.join("control")] {
+        chown(entry, Some(12345), Some(12345)).expect("chown");
+    }
+    lchown(own.join(format!("n1000000001-{:032x}", 1)), Some(12345), Some(12345)).expect("lchown");
+    assert!(alone(&state, &["gc", "-q"]).status.success());
+    for file in ["control", "q/precious", "sb/precious"] {
+        assert!(victim.join(file).exists(), "{file}");
+    }
+}
+
+/// By its age: nobody takes seconds to make a queue.
+#[test]
+fn gc_takes_away_what_a_killed_maker_left() {
+    let state = StateDir::new();
+    assert!(alone(&state, &["gc", "-q"]).status.success());
+    let initial = fs::read_dir(state.path()).expect("list").flatten().map(|e| e.path());
+    let initial = initial.into_iter().find(|p| p.join("control").exists()).expect("the initial namespace");
+    let (key, q) = (format!("{:032x}", 7), initial.join("q"));
+    let left = [q.join(format!("t{key}.0.1280")), q.join(format!("x/{key}.s")), q.join(format!("x/{key}.p"))];
+    let make = || left.iter().for_each(|path| fs::write(path, "").expect("a file"));
+    make();
+    let gc = || assert!(alone(&state, &["gc", "-q"]).status.success());
+    gc();
+    assert!(left.iter().all(|path| path.exists()), "too soon");
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    gc();
+    assert!(left.iter().all(|path| !path.exists()));
+}
+
 /// It does not take itself for the second image where the library isn't there.
 #[test]
 fn library_that_is_not_preloaded() {
