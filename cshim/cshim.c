@@ -595,6 +595,7 @@ extern long mqns_reopen(int, const char *, int);
 extern long mqns_sysctl_open(const char *, int);
 extern long mqns_ioctl(int, unsigned long, long);
 extern long mqns_ns_opened(int, const char *, int, int);
+extern long mqns_vfs_open(int, const char *, int, mode_t);
 extern long mqns_ns_ioctl(int, unsigned long);
 extern void *mqns_next(int);
 
@@ -628,6 +629,8 @@ static int opened(int dir, const char *path, int flags, int result)
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             r = mqns_reopen(AT_FDCWD, path, flags);                                                 \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
+            r = mqns_vfs_open(AT_FDCWD, path, flags, mode);                                         \
+        if (__builtin_expect(r == BYPASS, 1))                                                       \
             return opened(AT_FDCWD, path, flags,                                                    \
                           ((int (*)(const char *, int, ...))mqns_next(next))(path, flags, mode));   \
         return (int)finish(r);                                                                      \
@@ -639,6 +642,8 @@ static int opened(int dir, const char *path, int flags, int result)
         long r = mqns_sysctl_open(path, flags);                                                     \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             r = mqns_reopen(dir, path, flags);                                                      \
+        if (__builtin_expect(r == BYPASS, 1))                                                       \
+            r = mqns_vfs_open(dir, path, flags, mode);                                              \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             return opened(dir, path, flags,                                                         \
                           ((int (*)(int, const char *, int, ...))mqns_next(next))(dir, path, flags, mode)); \

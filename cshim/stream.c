@@ -1,5 +1,5 @@
-/* fopen(3) of /proc/sys/fs/mqueue: stdio calls the kernel behind our hooks, so such a stream gets its
- * own functions. */
+/* fopen(3) of /proc/sys/fs/mqueue and of queues: stdio calls the kernel behind our hooks, so such a stream
+ * gets its own functions. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +15,9 @@ extern long mqns_sysctl_write(int, const char *, size_t);
 extern void mqns_sysctl_refresh(int);
 extern void *mqns_next_fopen(int);
 extern long mqns_ns_opened(int, const char *, int, int);
+extern long mqns_vfs_open(int, const char *, int, mode_t);
+extern int mqns_is_mount_table(const char *);
+extern void *mqns_next_setmntent(void);
 
 static ssize_t stream_read(void *cookie, char *to, size_t n)
 {
@@ -41,6 +44,14 @@ static int stream_seek(void *cookie, off64_t *to, int whence)
     return 0;
 }
 
+static ssize_t queue_read(void *cookie, char *to, size_t n) { return read((int)(intptr_t)cookie, to, n); }
+
+static ssize_t queue_write(void *cookie, const char *from, size_t n)
+{
+    ssize_t r = write((int)(intptr_t)cookie, from, n);
+    return r < 0 ? 0 : r;
+}
+
 static int stream_close(void *cookie) { return close((int)(intptr_t)cookie); }
 
 static FILE *open_stream(const char *path, const char *mode, int next)
@@ -60,7 +71,26 @@ static FILE *open_stream(const char *path, const char *mode, int next)
             return stream;
         }
     }
+    int made = mode[0] == 'w' ? O_CREAT | O_TRUNC : mode[0] == 'a' ? O_CREAT | O_APPEND : 0;
+    long queue = mqns_vfs_open(AT_FDCWD, path,
+                               flags | made | (strchr(mode, 'x') ? O_EXCL : 0) | (strchr(mode, 'e') ? O_CLOEXEC : 0), 0666);
+    if (queue != BYPASS) {
+        static const cookie_io_functions_t functions = { queue_read, queue_write, stream_seek, stream_close };
+        if (queue < 0) {
+            errno = (int)-queue;
+            return NULL;
+        }
+        FILE *stream = fopencookie((void *)(intptr_t)queue, mode, functions);
+        if (stream == NULL)
+            close((int)queue);
+        return stream;
+    }
     FILE *stream = ((FILE *(*)(const char *, const char *))mqns_next_fopen(next))(path, mode);
+    if (stream != NULL && mqns_is_mount_table(path)) {
+        int error = errno;
+        mqns_ns_opened(AT_FDCWD, path, 0, fileno(stream));
+        errno = error;
+    }
     size_t length = stream != NULL || errno == ENOENT ? strlen(path) : 0;
     if (length >= 3 && strcmp(path + length - 3, "ipc") == 0) {
         /* A namespace of ours takes the place of the kernel's. */
@@ -89,3 +119,17 @@ static FILE *open_stream(const char *path, const char *mode, int next)
 
 FILE *cshim_fopen(const char *path, const char *mode) { return open_stream(path, mode, 0); }
 FILE *cshim_fopen64(const char *path, const char *mode) { return open_stream(path, mode, 1); }
+
+/* setmntent(3) of a table of mounts: it would open the kernel's. */
+FILE *cshim_setmntent(const char *path, const char *mode)
+{
+    if (!mqns_is_mount_table(path))
+        return ((FILE *(*)(const char *, const char *))mqns_next_setmntent())(path, mode);
+    char cloexec[16] = "";
+    size_t length = strlen(mode);
+    if (length > sizeof cloexec - 2)
+        length = sizeof cloexec - 2;
+    memcpy(cloexec, mode, length);
+    cloexec[length] = 'e';
+    return cshim_fopen64(path, cloexec);
+}

@@ -226,7 +226,7 @@ pub fn mode_to_flags(access: i32) -> i32 {
 }
 
 /// The reverse, from F_GETFL.
-fn flags_to_mode(flags: i32) -> i32 {
+pub fn flags_to_mode(flags: i32) -> i32 {
     if flags & libc::O_ACCMODE != libc::O_RDWR {
         // Not opened by mq_open, but by way of /proc/self/fd.
         return flags & libc::O_ACCMODE;

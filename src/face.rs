@@ -27,11 +27,12 @@ use crate::sys::path::{Fd, Path, stat_fd};
 use crate::sys::tls::{self, Tls};
 use crate::sys::{fault, getpid};
 use crate::syscall;
+use crate::vfs::through;
 
 /// `st_blksize` of every file of the mqueue file system, bytes.
 const BLOCK: i64 = 4096;
 /// ftruncate(2) goes no further with a descriptor opened without O_LARGEFILE, as mq_open does.
-const MAX_NON_LFS: i64 = 0x7fff_ffff;
+pub const MAX_NON_LFS: i64 = 0x7fff_ffff;
 
 /// Runs `op` on `fd`, if that is a queue descriptor, and not one opened with O_PATH: with that the
 /// kernel refuses by itself what it has to refuse.
@@ -64,21 +65,12 @@ fn changed_sec(h: &Header) -> &AtomicU64 {
     &h.changed_sec
 }
 
-/// The name under which the queue was created, without the slash.
-fn name(map: &Map, buffer: &mut [u8; NAME_MAX]) -> usize {
-    let h = map.header();
-    let len = (h.name_len.load(Relaxed) as usize).min(NAME_MAX);
-    // SAFETY: the header has room for NAME_MAX bytes. It is input: whatever it holds is taken once.
-    unsafe { core::ptr::copy_nonoverlapping((&raw const h.name).cast::<u8>(), buffer.as_mut_ptr(), len) };
-    len
-}
-
 /// Where the queue's file is: under its name, or under its inode once the name is gone. `None`: it
 /// has been taken away by somebody who knows nothing of queues, or is on its way.
 fn real(map: &Map) -> Option<Real> {
     let place = Place::of(map.place.load(Relaxed)).ok()?;
     let mut buffer = [0; NAME_MAX];
-    let len = name(map, &mut buffer);
+    let len = map.name(&mut buffer);
     let name = &buffer[..len];
     let look = |path: Result<Path>, named| {
         let path = path.ok()?;
@@ -165,18 +157,57 @@ pub fn stat(d: &Descriptor) -> Result<libc::stat> {
             (st, false)
         }
     };
-    let times = Times::of(d.map, &st, named);
-    (st.st_atime, st.st_atime_nsec) = (times.access, 0);
-    (st.st_mtime, st.st_mtime_nsec) = (times.modification, 0);
-    (st.st_ctime, st.st_ctime_nsec) = (times.change, 0);
-    if let Some(size) = d.map.header().size.load(Relaxed).checked_sub(1) {
-        st.st_size = size as i64;
+    dress(&mut st, Some(d.map), named);
+    if let Ok(place) = Place::of(d.map.place.load(Relaxed)) {
+        st.st_dev = device(place);
     }
+    Ok(st)
+}
+
+/// The device that the files of a namespace show: each superblock has its own, though all lie on one. Its major
+/// number is 0, as that of every file system without one.
+pub fn device(place: &Place) -> u64 {
+    let (dev, ino) = place.superblock().unwrap_or((0, 0));
+    let mixed = (ino ^ dev << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // Far from those that the kernel gives out, from 1 on.
+    libc::makedev(0, 0x8_0000 | (mixed >> 45) as u32)
+}
+
+/// Makes what the kernel says of a superblock's directory that of the mqueue file system.
+pub fn dress_directory(st: &mut libc::stat, place: &Place) {
+    const BASE: i64 = 40;
+    const ENTRY: i64 = 20;
+    st.st_dev = device(place);
+    if st.st_blocks != 0 || (st.st_size - BASE) % ENTRY != 0 {
+        // Not on tmpfs, which counts as the mqueue file system does.
+        let mut entries = 0;
+        if let Ok(dir) = Path::new(&[place.dir(), b"/sb"]).and_then(|path| path.open_own(libc::O_RDONLY | libc::O_DIRECTORY))
+        {
+            crate::sys::path::each_entry(&dir, |_| entries += 1);
+        }
+        st.st_size = BASE + ENTRY * entries;
+        st.st_blocks = 0;
+    }
+    st.st_nlink = 2;
+    st.st_blksize = BLOCK as _;
+    (st.st_atime_nsec, st.st_mtime_nsec, st.st_ctime_nsec) = (0, 0, 0);
+}
+
+/// Makes what the kernel says of a queue's file that of the mqueue file system. Without its mapping, which
+/// takes some permission on the queue, the times may be old.
+pub fn dress(st: &mut libc::stat, map: Option<&Map>, named: bool) {
+    if let Some(map) = map {
+        let times = Times::of(map, st, named);
+        (st.st_atime, st.st_mtime, st.st_ctime) = (times.access, times.modification, times.change);
+        if let Some(size) = map.header().size.load(Relaxed).checked_sub(1) {
+            st.st_size = size as i64;
+        }
+    }
+    (st.st_atime_nsec, st.st_mtime_nsec, st.st_ctime_nsec) = (0, 0, 0);
     st.st_nlink = named.into();
     st.st_blocks = 0;
     st.st_blksize = BLOCK as _;
     st.st_rdev = 0;
-    Ok(st)
 }
 
 /// fstat(2).
@@ -195,6 +226,39 @@ pub unsafe fn fstat(d: &Descriptor, to: *mut libc::stat) -> Result<usize> {
     Ok(0)
 }
 
+/// Puts into what statx(2) has said of some file what stat(2) says of a queue's.
+pub fn extend(x: &mut libc::statx, st: &libc::stat) {
+    /// What the mqueue file system has: the basic set, and whatever the mount itself tells.
+    const MASK: u32 = libc::STATX_BASIC_STATS | STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+    const STATX_MNT_ID: u32 = 0x1000;
+    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+    /// STATX_ATTR_AUTOMOUNT, _MOUNT_ROOT and _DAX, which the kernel itself answers for.
+    const ATTRIBUTES: u64 = 0x20_3000;
+    const MOUNT_ROOT: u64 = 0x2000;
+    x.stx_mask = x.stx_mask & MASK | libc::STATX_BASIC_STATS;
+    x.stx_attributes &= if st.st_mode & libc::S_IFMT == libc::S_IFDIR { MOUNT_ROOT } else { 0 };
+    x.stx_attributes_mask &= ATTRIBUTES;
+    x.stx_blksize = BLOCK as u32;
+    x.stx_nlink = st.st_nlink as u32;
+    if st.st_mode & libc::S_IFMT == libc::S_IFREG && x.stx_mode as u32 & libc::S_IFMT != libc::S_IFREG {
+        // It was asked of a queue's FIFO.
+        (x.stx_uid, x.stx_gid, x.stx_mode, x.stx_ino) = (st.st_uid, st.st_gid, st.st_mode as u16, st.st_ino);
+    }
+    x.stx_size = st.st_size as u64;
+    x.stx_blocks = 0;
+    x.stx_dev_major = libc::major(st.st_dev);
+    x.stx_dev_minor = libc::minor(st.st_dev);
+    (x.stx_rdev_major, x.stx_rdev_minor) = (0, 0);
+    let time = |seconds| {
+        // SAFETY: plain integers; zero is valid for all of them.
+        let mut time: libc::statx_timestamp = unsafe { core::mem::zeroed() };
+        time.tv_sec = seconds;
+        time
+    };
+    (x.stx_atime, x.stx_mtime, x.stx_ctime) = (time(st.st_atime), time(st.st_mtime), time(st.st_ctime));
+    x.stx_btime = time(0);
+}
+
 /// statx(2).
 ///
 /// # Errors
@@ -205,12 +269,6 @@ pub unsafe fn fstat(d: &Descriptor, to: *mut libc::stat) -> Result<usize> {
 ///
 /// `to` is a user pointer.
 pub unsafe fn statx(d: &Descriptor, flags: i32, mask: u32, to: *mut libc::statx) -> Result<usize> {
-    /// What the mqueue file system has: the basic set, and whatever the mount itself tells.
-    const MASK: u32 = libc::STATX_BASIC_STATS | STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
-    const STATX_MNT_ID: u32 = 0x1000;
-    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
-    /// STATX_ATTR_AUTOMOUNT, _MOUNT_ROOT and _DAX, which the kernel itself answers for.
-    const ATTRIBUTES: u64 = 0x20_3000;
     let st = stat(d)?;
     // SAFETY: plain integers; zero is valid for all of them.
     let mut x: libc::statx = unsafe { core::mem::zeroed() };
@@ -218,43 +276,14 @@ pub unsafe fn statx(d: &Descriptor, flags: i32, mask: u32, to: *mut libc::statx)
     // FIFO as well as for the file.
     // SAFETY: a NUL-terminated path, the result goes to a local.
     unsafe { syscall!(SYS_statx, d.fd, c"".as_ptr(), flags | libc::AT_EMPTY_PATH, mask, &raw mut x)? };
-    x.stx_mask = x.stx_mask & MASK | libc::STATX_BASIC_STATS;
-    x.stx_attributes = 0;
-    x.stx_attributes_mask &= ATTRIBUTES;
-    x.stx_blksize = BLOCK as u32;
-    x.stx_nlink = st.st_nlink as u32;
-    x.stx_uid = st.st_uid;
-    x.stx_gid = st.st_gid;
-    x.stx_mode = st.st_mode as u16;
-    x.stx_ino = st.st_ino;
-    x.stx_size = st.st_size as u64;
-    x.stx_blocks = 0;
-    x.stx_dev_major = libc::major(st.st_dev) as u32;
-    x.stx_dev_minor = libc::minor(st.st_dev) as u32;
-    (x.stx_rdev_major, x.stx_rdev_minor) = (0, 0);
-    let time = |seconds| {
-        // SAFETY: as above.
-        let mut time: libc::statx_timestamp = unsafe { core::mem::zeroed() };
-        time.tv_sec = seconds;
-        time
-    };
-    (x.stx_atime, x.stx_mtime, x.stx_ctime) = (time(st.st_atime), time(st.st_mtime), time(st.st_ctime));
-    x.stx_btime = time(0);
+    extend(&mut x, &st);
     // SAFETY: the caller's contract.
     unsafe { fault::write_user(to, x)? };
     Ok(0)
 }
 
-/// fstatfs(2).
-///
-/// # Errors
-///
-/// EFAULT.
-///
-/// # Safety
-///
-/// `to` is a user pointer.
-pub unsafe fn fstatfs(d: &Descriptor, to: *mut libc::statfs) -> Result<usize> {
+/// What statfs(2) says of the mqueue file system whose files show device `dev`; `flags` of the mount.
+pub fn file_system(dev: u64, flags: i64) -> libc::statfs {
     /// `struct statfs` of every 64-bit architecture; the libc crate lacks the flags.
     #[repr(C)]
     #[derive(Clone, Copy)]
@@ -269,19 +298,34 @@ pub unsafe fn fstatfs(d: &Descriptor, to: *mut libc::statfs) -> Result<usize> {
         spare: [i64; 4],
     }
     const _: () = assert!(size_of::<Statfs>() == size_of::<libc::statfs>());
-    const ST_VALID: i64 = 0x20;
     let fs = Statfs {
         kind: MQUEUE_MAGIC,
         block: BLOCK,
         counts: [0; 5],
-        fsid: stat(d)?.st_dev,
+        fsid: dev,
         name_len: NAME_MAX as i64,
         fragment: BLOCK,
-        flags: ST_VALID,
+        flags,
         spare: [0; 4],
     };
+    // SAFETY: both are plain words, of one size.
+    unsafe { core::mem::transmute::<Statfs, libc::statfs>(fs) }
+}
+
+/// fstatfs(2).
+///
+/// # Errors
+///
+/// EFAULT.
+///
+/// # Safety
+///
+/// `to` is a user pointer.
+pub unsafe fn fstatfs(d: &Descriptor, to: *mut libc::statfs) -> Result<usize> {
+    const ST_VALID: i64 = 0x20;
+    let fs = file_system(stat(d)?.st_dev, ST_VALID);
     // SAFETY: the caller's contract.
-    unsafe { fault::write_user(to.cast(), fs)? };
+    unsafe { fault::write_user(to, fs)? };
     Ok(0)
 }
 
@@ -651,18 +695,18 @@ fn exact(seconds: i64) -> libc::timespec {
 ///
 /// EPERM, EACCES: neither owner nor (for the current time) allowed to write. EINVAL: nanoseconds
 /// out of range.
-pub fn set_times(d: &Descriptor, times: Option<[libc::timespec; 2]>) -> Result<usize> {
-    let Some((real, held)) = hold_real(d.map)? else { return Ok(0) };
+pub fn set_times(map: &Map, times: Option<[libc::timespec; 2]>) -> Result<usize> {
+    let Some((real, held)) = hold_real(map)? else { return Ok(0) };
     let Some(mut times) = times else {
         held.set_times(None)?;
-        reset_stamps(d.map);
+        reset_stamps(map);
         return Ok(0);
     };
     let omitted = times.map(|time| time.tv_nsec == libc::UTIME_OMIT);
     if omitted == [true; 2] {
         return Ok(0);
     }
-    let now = Times::of(d.map, &real.st, real.named);
+    let now = Times::of(map, &real.st, real.named);
     if omitted[0] {
         times[0] = exact(now.access);
     }
@@ -670,7 +714,7 @@ pub fn set_times(d: &Descriptor, times: Option<[libc::timespec; 2]>) -> Result<u
         times[1] = exact(now.modification);
     }
     held.set_times(Some(&times))?;
-    reset_stamps(d.map);
+    reset_stamps(map);
     Ok(0)
 }
 
@@ -683,7 +727,7 @@ pub fn truncate(d: &Descriptor, len: i64) -> Result<usize> {
     if !d.may_send() || !(0..=MAX_NON_LFS).contains(&len) {
         return Err(Errno::EINVAL);
     }
-    match set_size(d, len) {
+    match set_size(d.map, len) {
         // A descriptor is enough for the kernel: permission was checked when it was opened.
         Err(Errno::EACCES | Errno::EPERM) => {
             let h = d.map.header();
@@ -700,18 +744,37 @@ pub fn truncate(d: &Descriptor, len: i64) -> Result<usize> {
 /// # Errors
 ///
 /// EINVAL: negative. EACCES: not allowed to write.
-pub fn set_size(d: &Descriptor, len: i64) -> Result<usize> {
-    let Some((real, held)) = hold_real(d.map)? else { return Ok(0) };
-    let before = Times::of(d.map, &real.st, real.named);
+pub fn set_size(map: &Map, len: i64) -> Result<usize> {
+    let Some((real, held)) = hold_real(map)? else { return Ok(0) };
+    let before = Times::of(map, &real.st, real.named);
     // SAFETY: a NUL-terminated path.
     unsafe { syscall!(SYS_truncate, held.link.as_ptr(), len)? };
-    d.map.header().size.store(0, Relaxed);
+    map.header().size.store(0, Relaxed);
     let now = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
     match held.set_times(Some(&[exact(before.access), now])) {
-        Ok(()) => reset_stamps(d.map),
+        Ok(()) => reset_stamps(map),
         // Not the owner, who alone may set times: the access time goes along.
-        Err(_) => d.map.header().used_sec.store(queue::coarse_seconds(), Relaxed),
+        Err(_) => map.header().used_sec.store(queue::coarse_seconds(), Relaxed),
     }
+    Ok(0)
+}
+
+/// truncate(2): the size alone, as the kernel has it by the path.
+///
+/// # Errors
+///
+/// EACCES: not allowed to write.
+pub fn set_size_only(map: &Map, len: i64) -> Result<usize> {
+    let Some((real, held)) = hold_real(map)? else { return Ok(0) };
+    let before = Times::of(map, &real.st, real.named);
+    // SAFETY: a NUL-terminated path.
+    unsafe { syscall!(SYS_truncate, held.link.as_ptr(), len)? };
+    let h = map.header();
+    h.size.store(0, Relaxed);
+    let _ = held.set_times(Some(&[exact(before.access), exact(before.modification)]));
+    h.used_sec.store(0, Relaxed);
+    h.touched_sec.store(0, Relaxed);
+    changed_sec(h).store(before.change as u64, Relaxed);
     Ok(0)
 }
 
@@ -720,13 +783,13 @@ pub fn set_size(d: &Descriptor, len: i64) -> Result<usize> {
 /// # Errors
 ///
 /// EPERM: neither owner nor privileged.
-pub fn chmod(d: &Descriptor, mode: u32) -> Result<usize> {
-    let Some((real, held)) = hold_real(d.map)? else { return Ok(0) };
+pub fn chmod(map: &Map, mode: u32) -> Result<usize> {
+    let Some((real, held)) = hold_real(map)? else { return Ok(0) };
     let mode = mode & 0o7777;
     held.link.chmod(mode)?;
-    let key = Place::of(d.map.place.load(Relaxed)).and_then(|place| queues::hidden(place, d.map.ino, b".k"));
+    let key = Place::of(map.place.load(Relaxed)).and_then(|place| queues::hidden(place, map.ino, b".k"));
     change_companion(key, real.st.st_uid, |key| key.chmod(queues::key_mode(mode)));
-    stamp_change(d.map);
+    stamp_change(map);
     Ok(0)
 }
 
@@ -736,17 +799,18 @@ pub fn chmod(d: &Descriptor, mode: u32) -> Result<usize> {
 /// # Errors
 ///
 /// EPERM: not privileged, or not in that group.
-pub fn chown(d: &Descriptor, uid: u32, gid: u32) -> Result<usize> {
-    let Some((real, held)) = hold_real(d.map)? else { return Ok(0) };
+pub fn chown(map: &Map, uid: u32, gid: u32) -> Result<usize> {
+    let Some((real, held)) = hold_real(map)? else { return Ok(0) };
     chown_at(&held.link, uid, gid)?;
-    if let Ok(place) = Place::of(d.map.place.load(Relaxed)) {
+    if let Ok(place) = Place::of(map.place.load(Relaxed)) {
         let change = |path: &Path| chown_at(path, uid, gid);
-        change_companion(queues::hidden(place, d.map.ino, b".k"), real.st.st_uid, change);
-        change_companion(queues::keyed(place, d.map.key, b".s"), real.st.st_uid, change);
-        // SAFETY: no pointers.
-        let _ = unsafe { syscall!(SYS_fchown, d.fd, uid, gid) };
+        change_companion(queues::hidden(place, map.ino, b".k"), real.st.st_uid, change);
+        change_companion(queues::keyed(place, map.key, b".s"), real.st.st_uid, change);
+        for fifo in [b".p", b".d"] {
+            let _ = queues::keyed(place, map.key, fifo).and_then(|fifo| fifo.chown(uid, gid));
+        }
     }
-    stamp_change(d.map);
+    stamp_change(map);
     Ok(0)
 }
 
@@ -882,10 +946,15 @@ pub unsafe fn readlink(d: &Descriptor, to: *mut u8, len: usize) -> Result<usize>
     if len as i32 <= 0 {
         return Err(Errno::EINVAL);
     }
-    let mut buffer = [0; NAME_MAX];
-    let name_len = name(d.map, &mut buffer);
-    let named = real(d.map).is_some_and(|real| real.named);
-    let link = Path::new(&[b"/", &buffer[..name_len], if named { b"" } else { b" (deleted)" }])?;
+    let link = match through::path(d.fd) {
+        Ok(path) => path,
+        Err(_) => {
+            let mut buffer = [0; NAME_MAX];
+            let name_len = d.map.name(&mut buffer);
+            let named = real(d.map).is_some_and(|real| real.named);
+            Path::new(&[b"/", &buffer[..name_len], if named { b"" } else { b" (deleted)" }])?
+        }
+    };
     let bytes = &link.as_bytes()[..link.as_bytes().len().min(len)];
     // SAFETY: the caller's contract.
     unsafe { fault::copy(to, bytes.as_ptr(), bytes.len())? };
@@ -935,7 +1004,7 @@ pub fn reopen(d: &Descriptor, tls: &'static Tls, flags: i32) -> Result<usize> {
         return Err(Errno::EINVAL);
     }
     if truncating {
-        set_size(d, 0)?;
+        set_size(d.map, 0)?;
     }
     const GONE: i32 = EXCLUSIVE | libc::O_TRUNC | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_DIRECTORY;
     queues::reopen(tls, d.map, flags & !GONE | desc::LARGEFILE).map(keep_over_exec)

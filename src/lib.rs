@@ -16,6 +16,7 @@ pub mod offset;
 pub mod queue;
 pub mod shm;
 pub mod sys;
+pub mod vfs;
 
 /// What std would do.
 #[cfg(not(test))]

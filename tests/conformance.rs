@@ -20,6 +20,10 @@ struct Case {
     name: String,
     needs_root: bool,
     shim_only: bool,
+    /// It mounts queues: natively that takes root.
+    mounts: bool,
+    /// It does with mounts what only real ones can.
+    real_mount: bool,
 }
 
 fn programs() -> Vec<String> {
@@ -41,7 +45,13 @@ fn cases(program: &str) -> Vec<Case> {
             let mut next = || field.next().expect("three fields a line").to_string();
             let (name, _section, flags) = (next(), next(), next());
             let has = |flag| flags.split_whitespace().any(|f| f == flag);
-            Case { name, needs_root: has("root"), shim_only: has("shim-only") }
+            Case {
+                name,
+                needs_root: has("root"),
+                shim_only: has("shim-only"),
+                mounts: has("mounts"),
+                real_mount: has("real-mount"),
+            }
         })
         .collect()
 }
@@ -95,6 +105,7 @@ fn main() {
     let args = Arguments::from_args();
     // SAFETY: no arguments.
     let root = unsafe { libc::geteuid() } == 0;
+    let may_mount = root && harness::may_mount();
     harness::program("nokernel");
     let mut trials = vec![Trial::test("launcher::refuses_queues_and_ipc_namespaces", launcher)];
     for program in programs() {
@@ -103,7 +114,10 @@ fn main() {
                 if mode == Mode::Native && case.shim_only {
                     continue;
                 }
-                let ignored = case.needs_root && !root || mode == Mode::Native && !harness::kernel_has_queues();
+                let kernel_mounts = case.real_mount || case.mounts && mode == Mode::Native;
+                let ignored = case.needs_root && !root
+                    || mode == Mode::Native && !harness::kernel_has_queues()
+                    || kernel_mounts && !may_mount;
                 let (p, c) = (program.clone(), case.name.clone());
                 let name = format!("{}::{}::{}", mode.name(), program, case.name);
                 trials.push(Trial::test(name, move || run(mode, &p, &c)).with_ignored_flag(ignored));

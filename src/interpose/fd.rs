@@ -15,6 +15,7 @@ use crate::sys::fault;
 use crate::sys::path::{Path, each_entry};
 use crate::sys::tls;
 use crate::syscall;
+use crate::vfs::through;
 
 jump! {
     /// fcntl(2).
@@ -37,10 +38,12 @@ pub extern "C-unwind" fn close(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_close(fd: c_int) -> isize {
     let closed = desc::forget(fd);
+    through::forget(fd);
     // SAFETY: no pointers; what the caller closes is the caller's.
     let result = unsafe { syscall!(SYS_close, fd) };
     if nsfile::is_known(fd) {
         nsfile::closed(fd);
+        super::mount::closed(fd);
     }
     if let (Some(closed), Ok(tls)) = (closed, tls::ready()) {
         closed.finish(tls);
@@ -105,6 +108,7 @@ pub extern "C" fn mqns_dup(fd: c_int) -> isize {
         desc::duplicated(fd, new as i32);
         sysctl::duplicated(fd, new as i32);
         nsfile::duplicated(fd, new as i32);
+        through::duplicated(fd, new as i32);
     }
     raw_result(result)
 }
@@ -125,6 +129,7 @@ pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: 
         desc::duplicated(from, to);
         sysctl::duplicated(from, to);
         nsfile::duplicated(from, to);
+        through::duplicated(from, to);
         if let (Some(closed), Ok(tls)) = (replaced, tls::ready()) {
             closed.finish(tls);
         }
@@ -173,6 +178,7 @@ pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isiz
             let result = unsafe { syscall!(SYS_fcntl, fd, command, argument) };
             if let Ok(new) = result {
                 desc::duplicated(fd, new as i32);
+                through::duplicated(fd, new as i32);
             }
             raw_result(result)
         }

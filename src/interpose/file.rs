@@ -10,12 +10,13 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
-use super::{BYPASS, find_next, jump, next, nsfile, raw_result, ret, sysctl};
+use super::{BYPASS, find_next, jump, next, nsfile, path, raw_result, ret, sysctl};
 use crate::abi::{Errno, Result};
 use crate::desc;
 use crate::face::{self, From};
 use crate::sys::fault;
 use crate::syscall;
+use crate::vfs::{self, ops};
 
 jump! {
     /// open(2).
@@ -66,6 +67,7 @@ macro_rules! hooks {
         pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $ret {
             hooks!(@$kind [$($point)?] $ret, $($key)*);
             hooks!(@sysctl $name $($arg)*);
+            hooks!(@target $name $($arg)*);
             const NAME: &core::ffi::CStr =
                 match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
                     Ok(name) => name,
@@ -128,6 +130,9 @@ macro_rules! hooks {
             if let Err(errno) = unsafe { nsfile::extended_status($dir, $path, $flags & NO_FOLLOW == 0, $to) } {
                 return ret(Err(errno)) as c_int;
             }
+            let path = if $path.is_null() { c"".as_ptr() } else { $path };
+            // SAFETY: as above.
+            unsafe { path::extended_status($dir, path, $flags & NO_FOLLOW == 0, &mut *$to) };
         }
     };
     (@after fstatfs $result:ident $fd:ident $to:ident) => { hooks!(@file_system $result $fd $to) };
@@ -150,6 +155,30 @@ macro_rules! hooks {
     (@after __open64_2 $result:ident $path:ident $flags:ident) => { hooks!(@opened $result libc::AT_FDCWD, $path, $flags) };
     (@after __openat_2 $result:ident $dir:ident $path:ident $flags:ident) => { hooks!(@opened $result $dir, $path, $flags) };
     (@after __openat64_2 $result:ident $dir:ident $path:ident $flags:ident) => { hooks!(@opened $result $dir, $path, $flags) };
+    (@after fstatvfs $result:ident $fd:ident $to:ident) => {
+        if $result == 0 && path::is_mqueue($fd) {
+            // SAFETY: the libc function has filled it in.
+            unsafe { path::file_system_5($fd, &mut *$to) };
+        }
+    };
+    (@after fstatvfs64 $result:ident $fd:ident $to:ident) => {
+        if $result == 0 && path::is_mqueue($fd) {
+            // SAFETY: the libc function has filled it in.
+            unsafe { path::file_system_5($fd, &mut *$to) };
+        }
+    };
+    (@after statvfs $result:ident $path:ident $to:ident) => {
+        if $result == 0 && let Some(file) = path::open_of($path) {
+            // SAFETY: the libc function has filled it in.
+            unsafe { path::file_system_5(file.0, &mut *$to) };
+        }
+    };
+    (@after statvfs64 $result:ident $path:ident $to:ident) => {
+        if $result == 0 && let Some(file) = path::open_of($path) {
+            // SAFETY: the libc function has filled it in.
+            unsafe { path::file_system_5(file.0, &mut *$to) };
+        }
+    };
     (@after $($other:ident)*) => {};
     (@descriptor $result:ident $fd:ident $to:ident) => {
         if $result == 0 {
@@ -163,6 +192,7 @@ macro_rules! hooks {
                     }
                 }
                 nsfile::status_of_descriptor($fd, $to);
+                path::status_of_descriptor($fd, &mut *$to);
             }
         }
     };
@@ -173,15 +203,25 @@ macro_rules! hooks {
             if let Err(errno) = unsafe { nsfile::status($dir, path, $flags & NO_FOLLOW == 0, $to) } {
                 return ret(Err(errno)) as c_int;
             }
+            // SAFETY: as above.
+            unsafe { path::status($dir, path, $flags & NO_FOLLOW == 0, &mut *$to) };
         }
     };
     (@file_system $result:ident $fd:ident $to:ident) => {
+        if $result == 0 && path::is_mqueue($fd) {
+            // SAFETY: the kernel has filled it in.
+            return ret(unsafe { path::file_system($fd, $to) }) as c_int;
+        }
         if $result == 0 && let Some(kind) = nsfile::kind_of_file_system($fd) {
             // SAFETY: the kernel has filled it in.
             unsafe { (*$to).f_type = kind };
         }
     };
     (@file_system_at $result:ident $path:ident $to:ident) => {
+        if $result == 0 && let Some(file) = path::open_of($path) {
+            // SAFETY: the kernel has filled it in.
+            return ret(unsafe { path::file_system(file.0, $to) }) as c_int;
+        }
         // SAFETY: the kernel has accepted the path.
         if $result == 0 && let Some(kind) = unsafe { nsfile::kind_of_file_system_at($path) } {
             // SAFETY: the kernel has filled it in.
@@ -229,6 +269,58 @@ macro_rules! hooks {
         // SAFETY: the caller's contract.
         let opened = unsafe { sysctl::mqns_sysctl_open($path, $flags) };
         if opened != BYPASS {
+            return ret(crate::sys::check(opened)) as c_int;
+        }
+    };
+    // Paths into the mqueue file system.
+    (@target chmod $path:ident $mode:ident) => { hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::chmod(&t, $mode)) };
+    (@target fchmodat $dir:ident $path:ident $mode:ident $flags:ident) => {
+        hooks!(@at $dir, $path, $flags, |t| path::chmod(&t, $mode))
+    };
+    (@target chown $path:ident $uid:ident $gid:ident) => {
+        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::chown(&t, $uid, $gid))
+    };
+    (@target fchownat $dir:ident $path:ident $uid:ident $gid:ident $flags:ident) => {
+        hooks!(@at $dir, $path, $flags, |t| path::chown(&t, $uid, $gid))
+    };
+    (@target utimensat $dir:ident $path:ident $times:ident $flags:ident) => {
+        // SAFETY: user pointers, read with faults caught.
+        hooks!(@at $dir, $path, $flags, |t| path::set_times(&t, || unsafe { user_times($times, Ok) }))
+    };
+    (@target futimesat $dir:ident $path:ident $times:ident) => {
+        // SAFETY: user pointers, read with faults caught.
+        hooks!(@at $dir, $path, FOLLOW, |t| path::set_times(&t, || unsafe { user_times($times, from_timeval) }))
+    };
+    (@target truncate $path:ident $len:ident) => {
+        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::truncate(&t, $len))
+    };
+    (@target truncate64 $path:ident $len:ident) => {
+        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::truncate(&t, $len))
+    };
+    (@target access $path:ident $mode:ident) => {
+        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| ops::access(&t, $mode, 0))
+    };
+    (@target faccessat $dir:ident $path:ident $mode:ident $flags:ident) => {
+        hooks!(@at $dir, $path, $flags, |t| ops::access(&t, $mode, $flags & libc::AT_EACCESS))
+    };
+    (@target __open_2 $path:ident $flags:ident) => { hooks!(@into libc::AT_FDCWD, $path, $flags, 0) };
+    (@target __open64_2 $path:ident $flags:ident) => { hooks!(@into libc::AT_FDCWD, $path, $flags, 0) };
+    (@target __openat_2 $dir:ident $path:ident $flags:ident) => { hooks!(@into $dir, $path, $flags, 0) };
+    (@target __openat64_2 $dir:ident $path:ident $flags:ident) => { hooks!(@into $dir, $path, $flags, 0) };
+    (@target creat $path:ident $mode:ident) => { hooks!(@into libc::AT_FDCWD, $path, CREAT, $mode) };
+    (@target creat64 $path:ident $mode:ident) => { hooks!(@into libc::AT_FDCWD, $path, CREAT, $mode) };
+    (@target $($other:ident)*) => {};
+    (@at $dir:expr, $path:expr, $flags:expr, |$t:ident| $answer:expr) => {
+        // SAFETY: a user pointer, which the kernel reads first.
+        if vfs::any() && let Some($t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
+            return ret($answer) as c_int;
+        }
+    };
+    (@into $dir:expr, $path:expr, $flags:expr, $mode:expr) => {
+        // SAFETY: the caller's contract.
+        let opened = unsafe { path::mqns_vfs_open($dir, $path, $flags, $mode) };
+        if opened != BYPASS {
+            cancellation_point();
             return ret(crate::sys::check(opened)) as c_int;
         }
     };
@@ -299,6 +391,8 @@ fn kernel_result(result: isize) -> isize {
 const QUEUE_MODE: u32 = libc::S_IFIFO | 0o666;
 const FOLLOW: c_int = 0;
 const NO_FOLLOW: c_int = libc::AT_SYMLINK_NOFOLLOW;
+/// What creat(2) opens with.
+const CREAT: c_int = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
 
 /// The queue descriptor that `dir`, `path` and `AT_*` flags stand for.
 ///
@@ -321,10 +415,14 @@ unsafe fn descriptor_at(dir: c_int, path: *const c_char, flags: c_int) -> Option
 
 /// Times as the user has them; null is now.
 ///
+/// # Errors
+///
+/// EFAULT; those of `convert`.
+///
 /// # Safety
 ///
 /// `times` is null or a user pointer to two of them.
-unsafe fn user_times<T: Copy>(
+pub unsafe fn user_times<T: Copy>(
     times: *const T,
     convert: fn(T) -> Result<libc::timespec>,
 ) -> Result<Option<[libc::timespec; 2]>> {
@@ -336,7 +434,10 @@ unsafe fn user_times<T: Copy>(
     Ok(Some([convert(times[0])?, convert(times[1])?]))
 }
 
-fn from_timeval(time: libc::timeval) -> Result<libc::timespec> {
+/// # Errors
+///
+/// EINVAL: microseconds out of range.
+pub fn from_timeval(time: libc::timeval) -> Result<libc::timespec> {
     if !(0..1_000_000).contains(&time.tv_usec) {
         return Err(Errno::EINVAL);
     }
@@ -398,6 +499,10 @@ hooks! {
     fn statfs(path: Path, to: *mut libc::statfs) -> c_int, none[] { }
     /// statfs(2).
     fn statfs64(path: Path, to: *mut libc::statfs) -> c_int, none[] { }
+    /// statvfs(3): of the mqueue file system.
+    fn statvfs(path: Path, to: *mut libc::statvfs) -> c_int, none[] { }
+    /// statvfs(3).
+    fn statvfs64(path: Path, to: *mut libc::statvfs) -> c_int, none[] { }
     /// fstatvfs(3).
     fn fstatvfs(fd: c_int, to: *mut libc::statvfs) -> c_int, any[] { fd => |d, _| face::fstatvfs(d, to) }
     /// fstatvfs(3).
@@ -491,29 +596,29 @@ hooks! {
     /// ftruncate(2).
     fn ftruncate64(fd: c_int, len: i64) -> c_int, fd[] { fd => |d, _| face::truncate(d, len) }
     /// truncate(2).
-    fn truncate(path: Path, len: i64) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::set_size(d, len) }
+    fn truncate(path: Path, len: i64) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::set_size(d.map, len) }
     /// truncate(2).
-    fn truncate64(path: Path, len: i64) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::set_size(d, len) }
+    fn truncate64(path: Path, len: i64) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::set_size(d.map, len) }
     /// fchmod(2).
-    fn fchmod(fd: c_int, mode: c_uint) -> c_int, fd[] { fd => |d, _| face::chmod(d, mode) }
+    fn fchmod(fd: c_int, mode: c_uint) -> c_int, fd[] { fd => |d, _| face::chmod(d.map, mode) }
     /// chmod(2).
-    fn chmod(path: Path, mode: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chmod(d, mode) }
+    fn chmod(path: Path, mode: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chmod(d.map, mode) }
     /// fchmodat(2).
-    fn fchmodat(dir: c_int, path: Path, mode: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chmod(d, mode) }
+    fn fchmodat(dir: c_int, path: Path, mode: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chmod(d.map, mode) }
     /// fchown(2).
-    fn fchown(fd: c_int, uid: c_uint, gid: c_uint) -> c_int, fd[] { fd => |d, _| face::chown(d, uid, gid) }
+    fn fchown(fd: c_int, uid: c_uint, gid: c_uint) -> c_int, fd[] { fd => |d, _| face::chown(d.map, uid, gid) }
     /// chown(2).
-    fn chown(path: Path, uid: c_uint, gid: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chown(d, uid, gid) }
+    fn chown(path: Path, uid: c_uint, gid: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chown(d.map, uid, gid) }
     /// fchownat(2).
-    fn fchownat(dir: c_int, path: Path, uid: c_uint, gid: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chown(d, uid, gid) }
+    fn fchownat(dir: c_int, path: Path, uid: c_uint, gid: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chown(d.map, uid, gid) }
     /// futimens(3).
-    fn futimens(fd: c_int, times: *const libc::timespec) -> c_int, fd[] { fd => |d, _| face::set_times(d, user_times(times, Ok)?) }
+    fn futimens(fd: c_int, times: *const libc::timespec) -> c_int, fd[] { fd => |d, _| face::set_times(d.map, user_times(times, Ok)?) }
     /// utimensat(2).
-    fn utimensat(dir: c_int, path: Path, times: *const libc::timespec, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::set_times(d, user_times(times, Ok)?) }
+    fn utimensat(dir: c_int, path: Path, times: *const libc::timespec, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::set_times(d.map, user_times(times, Ok)?) }
     /// futimes(3).
-    fn futimes(fd: c_int, times: *const libc::timeval) -> c_int, fd[] { fd => |d, _| face::set_times(d, user_times(times, from_timeval)?) }
+    fn futimes(fd: c_int, times: *const libc::timeval) -> c_int, fd[] { fd => |d, _| face::set_times(d.map, user_times(times, from_timeval)?) }
     /// futimesat(2): with a null path the descriptor itself.
-    fn futimesat(dir: c_int, path: Path, times: *const libc::timeval) -> c_int, at[] { dir, path, if path.is_null() { libc::AT_EMPTY_PATH } else { FOLLOW } => |d, _| face::set_times(d, user_times(times, from_timeval)?) }
+    fn futimesat(dir: c_int, path: Path, times: *const libc::timeval) -> c_int, at[] { dir, path, if path.is_null() { libc::AT_EMPTY_PATH } else { FOLLOW } => |d, _| face::set_times(d.map, user_times(times, from_timeval)?) }
     /// access(2).
     fn access(path: Path, mode: c_int) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::access(d, mode, 0) }
     /// faccessat(2).
@@ -683,8 +788,8 @@ pub unsafe extern "C" fn mqns_file(nr: i64, fd: c_int, a: usize, b: usize, c: us
             libc::SYS_lseek => face::lseek(d, a as i64, b as i32),
             libc::SYS_fstat => face::fstat(d, a as *mut Stat),
             libc::SYS_ftruncate => face::truncate(d, a as i64),
-            libc::SYS_fchmod => face::chmod(d, a as u32),
-            libc::SYS_fchown => face::chown(d, a as u32, b as u32),
+            libc::SYS_fchmod => face::chmod(d.map, a as u32),
+            libc::SYS_fchown => face::chown(d.map, a as u32, b as u32),
             libc::SYS_fsync | libc::SYS_fdatasync => Err(Errno::EINVAL),
             _ => Err(Errno::ENOSYS),
         }

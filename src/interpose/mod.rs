@@ -6,8 +6,10 @@
 
 pub mod fd;
 pub mod file;
+pub mod mount;
 pub mod mq;
 pub mod nsfile;
+pub mod path;
 pub mod process;
 pub mod signal;
 pub mod symbols;

@@ -58,6 +58,7 @@ fn first_use() {
 fn after_fork(parent: u32) {
     crate::maps::reset_after_fork();
     ns::reset_after_fork();
+    super::mount::reset_after_fork();
     ns::member::after_fork(parent);
 }
 

@@ -7,10 +7,10 @@
 //! The descriptor is one of the namespace's file `control`, with a shared flock, which keeps the
 //! namespace alive wherever the descriptor goes.
 
-use core::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use core::ffi::{CStr, c_char, c_int, c_ulong};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use super::{BYPASS, next, raw_result, ret};
+use super::{BYPASS, raw_result};
 use crate::abi::{Errno, Result};
 use crate::ns::control::CONTROL_SIZE;
 use crate::ns::of_task::{self, Task};
@@ -161,6 +161,14 @@ pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: 
         // The link itself.
         return BYPASS;
     }
+    if result >= 0 && crate::vfs::any() {
+        // SAFETY: the caller's contract.
+        let name = unsafe { CStr::from_ptr(path) }.to_bytes();
+        if crate::vfs::table::is_candidate(name) {
+            let _ = crate::vfs::table::opened(result);
+            return BYPASS;
+        }
+    }
     if result >= 0 {
         // SAFETY: the caller's contract.
         let limit = unsafe { super::sysctl::opened(path, flags, result) };
@@ -191,8 +199,16 @@ pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: 
 }
 
 fn open(dir: &Path, flags: c_int) -> Result<i32> {
-    let place = ns::place(member::tls(), dir.as_bytes())?;
-    let file = member::hold(&place, if flags & libc::O_PATH != 0 { enter::LOOKS_LIKE_PATH } else { 0 })?;
+    open_place(ns::place(member::tls(), dir.as_bytes())?.place(), flags)
+}
+
+/// A descriptor that keeps a namespace alive.
+///
+/// # Errors
+///
+/// ENOENT: it has ended. EMFILE.
+pub fn open_place(place: &'static Place, flags: c_int) -> Result<i32> {
+    let file = member::hold(place, if flags & libc::O_PATH != 0 { enter::LOOKS_LIKE_PATH } else { 0 })?;
     // Nothing to be read by those who read behind our hooks.
     // SAFETY: no pointers.
     unsafe { syscall!(SYS_lseek, file.0, 0, libc::SEEK_END)? };
@@ -201,7 +217,7 @@ fn open(dir: &Path, flags: c_int) -> Result<i32> {
         unsafe { syscall!(SYS_fcntl, file.0, libc::F_SETFD, 0)? };
     }
     let fd = file.release();
-    remember(fd, place.place());
+    remember(fd, place);
     Ok(fd)
 }
 
@@ -364,34 +380,13 @@ pub unsafe fn kind_of_file_system_at(path: *const c_char) -> Option<i64> {
     kind_of_file_system(file.0)
 }
 
-/// umount2(2): what a bind mount has kept alive may end.
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
-    let next = next!(c"umount2": unsafe extern "C" fn(*const c_char, c_int) -> c_int);
-    // SAFETY: the caller's contract.
-    let result = unsafe { next(target, flags) };
-    if result == 0
-        && MOUNTED.load(Ordering::Relaxed) != 0
+/// After umount(2): what a bind mount has kept alive may end.
+pub fn unmounted() {
+    if MOUNTED.load(Ordering::Relaxed) != 0
         && let Ok(place) = ns::current(member::tls())
     {
         life::look(place.root(), place.accounts(), usize::MAX);
     }
-    result
-}
-
-/// umount(2): see [`umount2`].
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn umount(target: *const c_char) -> c_int {
-    // SAFETY: the caller's contract.
-    unsafe { umount2(target, 0) }
 }
 
 /// ioctl(2) with one of the requests of ioctl_ns(2). BYPASS: not ours.
@@ -433,44 +428,26 @@ fn owner(dir: &Path) -> Result<usize> {
     found.map(|file| file.release() as usize).ok_or(Errno::EPERM)
 }
 
-/// mount(2): a bind mount of a virtual namespace keeps it alive.
+/// mount(2) with MS_BIND of a virtual namespace, which it keeps alive: `bind` is done with the file that
+/// stands for it. Nothing: the source is none.
 ///
 /// # Safety
 ///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn mount(
-    source: *const c_char,
-    target: *const c_char,
-    kind: *const c_char,
-    flags: c_ulong,
-    data: *const c_void,
-) -> c_int {
-    type Mount = unsafe extern "C" fn(*const c_char, *const c_char, *const c_char, c_ulong, *const c_void) -> c_int;
-    let next = next!(c"mount": Mount);
-    // SAFETY: the caller's contract; mount(2) with a bad pointer is rare enough to be a crash.
-    unsafe {
-        if flags & libc::MS_BIND != 0
-            && let Some(path) = candidate(source)
-            && let Some(dir) = directory_of(libc::AT_FDCWD, path, true).transpose()
-        {
-            let bind = || {
-                let dir = dir?;
-                let place = ns::place(member::tls(), dir.as_bytes())?;
-                let held = member::hold(&place, 0)?;
-                let file = life::bindable(&place)?;
-                MOUNTED.store(1, Ordering::Relaxed);
-                let result = next(file.as_ptr(), target, kind, flags, data);
-                drop(held);
-                Ok::<c_int, Errno>(result)
-            };
-            return match bind() {
-                Ok(result) => result,
-                Err(errno) => ret(Err(errno)) as c_int,
-            };
-        }
-        next(source, target, kind, flags, data)
-    }
+/// `source` is NUL-terminated or null.
+pub unsafe fn bind(source: *const c_char, bind: impl FnOnce(*const c_char) -> c_int) -> Option<Result<c_int>> {
+    // SAFETY: the caller's contract.
+    let path = unsafe { if source.is_null() { None } else { candidate(source) } }?;
+    let dir = directory_of(libc::AT_FDCWD, path, true).transpose()?;
+    let done = || {
+        let place = ns::place(member::tls(), dir?.as_bytes())?;
+        let held = member::hold(&place, 0)?;
+        let file = life::bindable(&place)?;
+        MOUNTED.store(1, Ordering::Relaxed);
+        let result = bind(file.as_ptr());
+        drop(held);
+        Ok(result)
+    };
+    Some(done())
 }
 
 // For the command `mqns`, which runs itself with the library preloaded.

@@ -21,6 +21,8 @@ jump! {
     fopen => cshim_fopen;
     /// fopen(3) for programs with 64-bit offsets.
     fopen64 => cshim_fopen64;
+    /// setmntent(3).
+    setmntent => cshim_setmntent;
 }
 
 /// Descriptors of such files: 1 + descriptor, number of the limit, number of the place.
@@ -225,4 +227,24 @@ pub extern "C" fn mqns_next_fopen(which: c_int) -> usize {
         slot.store(at, Ordering::Relaxed);
     }
     at
+}
+
+/// Whether what fopen(3) opens may be a table of mounts, and there are mounts of queues.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated: it has been opened, or will be by libc.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_is_mount_table(path: *const c_char) -> c_int {
+    if path.is_null() || !crate::vfs::any() {
+        return 0;
+    }
+    // SAFETY: the caller's contract.
+    c_int::from(crate::vfs::table::is_candidate(unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes()))
+}
+
+/// The next setmntent.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_next_setmntent() -> usize {
+    super::find_next(c"setmntent")
 }

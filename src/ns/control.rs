@@ -69,6 +69,11 @@ const OWN_PATH: u64 = 1024;
 pub const DEAD: u32 = 1;
 /// In [`Control::state`]: the file has been bind mounted somewhere, which keeps the namespace alive.
 pub const BOUND: u32 = 2;
+/// In [`Control::state`]: the superblock has been mounted somewhere, which keeps it when the namespace is
+/// [`DEAD`]. For good.
+pub const MOUNTED: u32 = 4;
+/// In [`Control::state`]: the file system has been remounted read-only.
+pub const READ_ONLY: u32 = 8;
 
 /// The first bytes of a fresh file `control`, with the limits at their defaults.
 fn head(id: u64, secret: [u64; 2], user_ns: u64, maker: u64) -> [u64; 11] {
@@ -94,7 +99,10 @@ pub struct Accounts {
     magic: AtomicU64,
     /// How far the last look at them has come, a position of lseek(2) in the root directory.
     pub looked: AtomicU64,
-    pad: [AtomicU64; 2],
+    /// How many mounts of superblocks have ever been made under this root: while there are none, no path
+    /// leads into one. In the first page, which processes map that have no queue.
+    pub mounts: AtomicU64,
+    pad: AtomicU64,
     table: [Account; ACCOUNTS],
 }
 const _: () = assert!(size_of::<Accounts>() == 16384);
@@ -267,6 +275,27 @@ impl Accounts {
     pub fn map(path: &Path) -> Result<&'static Accounts> {
         // SAFETY: a mapping of that size, never taken away.
         map(path, size_of::<Accounts>(), ACCOUNTS_MAGIC).map(|at| unsafe { &*at.cast() })
+    }
+
+    /// The count of mounts, mapped to be read only, for the life of the process; and the device on which the
+    /// root lies.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2) and mmap(2); EIO: not such a file.
+    pub fn map_mounts(path: &Path) -> Result<(*const AtomicU64, u64)> {
+        let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW)?;
+        let st = file.stat()?;
+        if (st.st_size as u64) < size_of::<Accounts>() as u64 {
+            return Err(Errno::EIO);
+        }
+        // SAFETY: a new shared mapping of a file that is long enough.
+        let at = unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_READ, libc::MAP_SHARED, file.0, 0)? };
+        // SAFETY: the mapping is a page long.
+        if unsafe { (*(at as *const AtomicU64)).load(Acquire) } != ACCOUNTS_MAGIC {
+            return Err(Errno::EIO);
+        }
+        Ok(((at + core::mem::offset_of!(Accounts, mounts)) as *const AtomicU64, st.st_dev))
     }
 
     fn account(&self, uid: u32, make: bool) -> Option<&Account> {

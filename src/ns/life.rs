@@ -6,11 +6,12 @@
 
 use core::sync::atomic::Ordering;
 
-use super::control::{Accounts, BOUND, Content, Control, DEAD, random};
+use super::control::{Accounts, BOUND, Content, Control, DEAD, MOUNTED, random};
 use super::member::{lock, purge, tls};
 use super::{Place, of_task, place, queues};
 use crate::abi::{Errno, Result};
 use crate::sys::path::{Fd, Path, each_entry, each_entry_until};
+use crate::sys::proc;
 use crate::sys::tls::Tls;
 use crate::syscall;
 
@@ -183,6 +184,10 @@ fn teardown_here(dir: &[u8]) -> bool {
         return false;
     }
     state.fetch_or(DEAD, Ordering::AcqRel);
+    if state.load(Ordering::Acquire) & MOUNTED != 0 && is_used(&place) {
+        // "Its superblock lives until it is unmounted."
+        return false;
+    }
     queues::end(&place);
     bury(&place);
     true
@@ -211,12 +216,19 @@ pub fn bindable(place: &Place) -> Result<Path> {
     Ok(path)
 }
 
-/// Takes away what is left of a dead namespace, once no queue of it is open any more.
+/// Takes away what is left of a dead namespace, once no queue of it is open any more and its superblock is
+/// not used.
 pub fn bury(place: &Place) {
+    let mounted = place.control().state.load(Ordering::Acquire) & MOUNTED != 0;
+    if mounted && is_used(place) {
+        return;
+    }
     if place.control().state.load(Ordering::Acquire) & BOUND != 0 {
         let _ = bound_file(place).and_then(|path| path.unlink());
     }
-    remove_directories(place.dir());
+    if remove_directories(place.dir()) && mounted {
+        crate::vfs::mount::leave(place);
+    }
 }
 
 /// Removes the directories of a virtual namespace, unless queues are still there. Whether they are gone.
@@ -258,38 +270,46 @@ fn is_bound(place: &Place) -> bool {
     // As the mount table shows it: the end of a path within its file system.
     let Ok(mut tail) = Path::new(&[b"/b"]) else { return true };
     let _ = tail.push_decimal(place.control().id.load(Ordering::Relaxed)).and_then(|()| tail.push(b" "));
-    let tail = tail.as_bytes();
-    let mut found = mentions(c"/proc/thread-self/mountinfo", tail);
-    if !found && let Ok(proc) = Path::new(&[b"/proc"]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY)) {
-        each_entry(&proc, |name| {
-            if !found
-                && name.iter().all(u8::is_ascii_digit)
-                && let Ok(path) = Path::new(&[b"/proc/", name, b"/mountinfo"])
-            {
-                // SAFETY: a path is NUL-terminated.
-                found = mentions(unsafe { core::ffi::CStr::from_ptr(path.as_ptr()) }, tail);
-            }
-        });
-    }
-    found
+    in_mount_tables(tail.as_bytes())
 }
 
-/// Whether a file contains these bytes.
-fn mentions(path: &core::ffi::CStr, what: &[u8]) -> bool {
-    let Ok(file) = Path::new(&[path.to_bytes()]).and_then(|p| p.open_own(libc::O_RDONLY)) else { return false };
-    let mut buffer = [0u8; 4096];
-    let mut kept = 0;
-    loop {
-        // SAFETY: the rest of the buffer is as long as said.
-        let got = unsafe { syscall!(SYS_read, file.0, buffer.as_mut_ptr().add(kept), buffer.len() - kept) };
-        let Ok(got @ 1..) = got else { return false };
-        let have = kept + got;
-        if buffer[..have].windows(what.len()).any(|window| window == what) {
+/// Whether the superblock of a namespace is mounted anywhere that can be seen.
+pub fn is_mounted(place: &Place) -> bool {
+    let dir = place.dir();
+    let name = &dir[dir.iter().rposition(|&b| b == b'/').unwrap_or(0)..];
+    Path::new(&[name, b"/sb "]).is_ok_and(|tail| in_mount_tables(tail.as_bytes()))
+}
+
+fn in_mount_tables(what: &[u8]) -> bool {
+    let mentions = |path: Result<Path>| path.is_ok_and(|path| proc::mentions(&path, what));
+    mentions(Path::new(&[b"/proc/thread-self/mountinfo"]))
+        || proc::any_process(|pid| mentions(proc::path(pid, b"mountinfo")))
+}
+
+/// Whether anybody uses the superblock of a dead namespace: it is mounted, or was, and is a working directory
+/// or open still.
+fn is_used(place: &Place) -> bool {
+    if is_mounted(place) {
+        return true;
+    }
+    let Ok((dev, ino)) = place.superblock() else { return false };
+    let is_it = |path: Result<Path>| {
+        path.and_then(|path| path.stat_at(libc::AT_FDCWD)).is_ok_and(|st| (st.st_dev, st.st_ino) == (dev, ino))
+    };
+    let mut tail = [0u8; 300];
+    proc::any_process(|pid| {
+        if is_it(proc::path(pid, b"cwd")) || is_it(proc::path(pid, b"root")) {
             return true;
         }
-        kept = have.min(what.len());
-        buffer.copy_within(have - kept..have, 0);
-    }
+        let mut used = false;
+        proc::each_descriptor(pid, |fd| {
+            let len = fd.len().min(tail.len() - 3);
+            tail[..3].copy_from_slice(b"fd/");
+            tail[3..3 + len].copy_from_slice(&fd[..len]);
+            used |= is_it(proc::path(pid, &tail[..3 + len]));
+        });
+        used
+    })
 }
 
 /// Looks at some of the caller's virtual namespaces under a root, each time at others, and ends those

@@ -45,6 +45,8 @@ pub struct Place {
     len: AtomicUsize,
     control: AtomicUsize,
     accounts: AtomicUsize,
+    /// Device and inode of the superblock's directory, once somebody has asked.
+    superblock: [AtomicU64; 2],
 }
 
 const PATH: usize = 240;
@@ -61,6 +63,7 @@ static TABLE: [Place; PLACES] = [const {
         len: AtomicUsize::new(0),
         control: AtomicUsize::new(0),
         accounts: AtomicUsize::new(0),
+        superblock: [const { AtomicU64::new(0) }; 2],
     }
 }; PLACES];
 /// Entries of the table ever taken. [`LOCK`].
@@ -102,6 +105,33 @@ impl Place {
     /// Whether its last task has left.
     pub fn is_dead(&self) -> bool {
         self.control().state.load(Ordering::Acquire) & DEAD != 0
+    }
+
+    /// Device and inode of the directory in which the queues' files lie: the root of its mqueue file system.
+    ///
+    /// # Errors
+    ///
+    /// Those of stat(2).
+    pub fn superblock(&self) -> Result<(u64, u64)> {
+        let known = self.superblock[1].load(Ordering::Acquire);
+        if known != 0 {
+            return Ok((self.superblock[0].load(Ordering::Acquire), known));
+        }
+        let st = Path::new(&[self.dir(), b"/sb"])?.stat()?;
+        self.superblock[0].store(st.st_dev, Ordering::Release);
+        self.superblock[1].store(st.st_ino, Ordering::Release);
+        Ok((st.st_dev, st.st_ino))
+    }
+
+    /// Whether its file system has been remounted read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.control().state.load(Ordering::Acquire) & control::READ_ONLY != 0
+    }
+
+    /// Whether its superblock has ever been mounted: others than the library may look at its files, and
+    /// change them.
+    pub fn was_mounted(&self) -> bool {
+        self.control().state.load(Ordering::Acquire) & control::MOUNTED != 0
     }
 
     /// Its number in this process.
@@ -180,6 +210,20 @@ pub fn place(tls: &Tls, dir: &[u8]) -> Result<Referred> {
     found
 }
 
+/// The place whose superblock has this device and inode, if this process knows it.
+pub fn known_superblock(tls: &Tls, dev: u64, ino: u64) -> Option<Referred> {
+    let held = LOCK.lock(tls);
+    let taken = &TABLE[..TAKEN.load(Ordering::Acquire)];
+    let of = |p: &&Place| {
+        p.ready.load(Ordering::Acquire) == 1
+            && p.superblock[1].load(Ordering::Acquire) == ino
+            && p.superblock[0].load(Ordering::Acquire) == dev
+    };
+    let found = taken.iter().find(of).map(|place| place.refer());
+    drop(held);
+    found
+}
+
 /// In a fork child: see [`LocalLock::reset`].
 pub fn reset_after_fork() {
     LOCK.reset();
@@ -222,6 +266,7 @@ fn add(dir: &[u8]) -> Result<Referred> {
     unsafe { (&mut *place.path.get())[..dir.len()].copy_from_slice(dir) };
     place.control.store(control as usize, Ordering::Relaxed);
     place.accounts.store(accounts as *const Accounts as usize, Ordering::Relaxed);
+    place.superblock[1].store(0, Ordering::Relaxed);
     place.len.store(dir.len(), Ordering::Release);
     place.ready.store(1, Ordering::Release);
     Ok(place.refer())
@@ -397,6 +442,24 @@ pub fn root() -> Result<Path> {
     let mut own = Path::new(&[b"/dev/shm/mqns-"])?;
     own.push_decimal(uid as u64)?;
     own_root(own, uid)
+}
+
+/// The root directory, if it has been made.
+pub fn known_root() -> Option<Path> {
+    if let Some(dir) = environment(c"MQNS_DIR").filter(|d| !d.is_empty()) {
+        let end = dir.iter().rposition(|&b| b != b'/').map_or(1, |at| at + 1);
+        return Path::new(&[&dir[..end]]).ok().filter(|path| path.as_bytes()[0] == b'/');
+    }
+    let shared = Path::new(&[b"/dev/shm/mqns"]).ok()?;
+    let is_of = |path: &Path, uid: u32| path.stat().is_ok_and(|st| is_directory_of(&st, uid));
+    if is_of(&shared, 0) {
+        return Some(shared);
+    }
+    // SAFETY: no pointers.
+    let uid = unsafe { crate::syscall!(SYS_getuid) }.unwrap_or(0) as u32;
+    let mut own = Path::new(&[b"/dev/shm/mqns-"]).ok()?;
+    own.push_decimal(uid as u64).ok()?;
+    is_of(&own, uid).then_some(own)
 }
 
 fn is_directory_of(st: &libc::stat, uid: u32) -> bool {

@@ -7,6 +7,7 @@ use super::across;
 use super::member::SECRET;
 use crate::abi::{Errno, Result};
 use crate::sys::path::{Fd, Path};
+use crate::sys::proc::each_line;
 use crate::syscall;
 
 /// The task's directory in proc(5), as a prefix of a path that is relative to `dir`.
@@ -220,32 +221,6 @@ fn membership(line: &[u8]) -> Option<(u64, &[u8])> {
     }
     let offset = u64::from_str_radix(core::str::from_utf8(offset).ok()?, 16).ok()?;
     Some((offset, &dir[dir.iter().position(|&b| b == b'/')?..]))
-}
-
-/// Calls `see` with each line of a file, without its end; of longer ones the last 4 KiB. Whether there
-/// was any.
-#[inline(never)]
-fn each_line(file: &Fd, mut see: impl FnMut(&[u8])) -> bool {
-    let mut buffer = [0u8; 8192];
-    let mut have = 0;
-    let mut any = false;
-    loop {
-        // SAFETY: the rest of the buffer is as long as said.
-        let got = unsafe { syscall!(SYS_read, file.0, buffer.as_mut_ptr().add(have), buffer.len() - have) };
-        let Ok(got @ 1..) = got else { return any };
-        have += got;
-        let mut from = 0;
-        while let Some(len) = buffer[from..have].iter().position(|&b| b == b'\n') {
-            any = true;
-            see(&buffer[from..from + len]);
-            from += len + 1;
-        }
-        if from == 0 && have == buffer.len() {
-            from = have / 2;
-        }
-        buffer.copy_within(from..have, 0);
-        have -= from;
-    }
 }
 
 /// The process that a pidfd refers to (`Pid:` in its fdinfo); nothing if the descriptor is none.

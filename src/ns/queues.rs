@@ -136,6 +136,9 @@ pub fn open(
                 if access == libc::O_ACCMODE {
                     return Err(Errno::EINVAL);
                 }
+                if access != libc::O_RDONLY && place.is_read_only() {
+                    return Err(Errno::EROFS);
+                }
                 let st = file.stat()?;
                 drop(file);
                 if st.st_mode & libc::S_IFMT != libc::S_IFREG {
@@ -145,6 +148,10 @@ pub fn open(
                     return Err(Errno::EINVAL);
                 }
                 match open_queue(tls, place, st.st_ino, oflag) {
+                    Err(Errno::ENOENT) if place.was_mounted() => match furnish(tls, place, name, &st) {
+                        Err(Errno::ENOENT) | Ok(_) => continue,
+                        Err(errno) => return Err(errno),
+                    },
                     Err(Errno::ENOENT) => continue,
                     other => return other,
                 }
@@ -254,14 +261,82 @@ pub fn key_mode(mode: u32) -> u32 {
     [3, 0].into_iter().filter(|shift| mode >> shift & 0o6 != 0).fold(0o400, |sum, shift| sum | 0o4 << shift)
 }
 
+/// How a file is made that nobody shall have made before.
+const MADE: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+
 /// A queue under construction: what fails takes it away again.
 struct Draft {
     file: Path,
+    key: Key,
     rest: [Option<Path>; 3],
     charged: Option<(u32, u64)>,
     place: &'static Place,
     made: bool,
     kept: bool,
+}
+
+impl Draft {
+    /// Before anything is made; `cost` bytes have been charged to `uid`.
+    fn new(place: &'static Place, key: Key, uid: u32, cost: u64) -> Result<Draft> {
+        let mut draft = Draft {
+            file: Path::empty(),
+            key,
+            rest: [None; 3],
+            charged: Some((uid, cost)),
+            place,
+            made: false,
+            kept: false,
+        };
+        draft.file = draft_path(place, key, uid, cost)?;
+        Ok(draft)
+    }
+
+    /// Makes segment and FIFO of the queue whose file is `st`.
+    fn build(&mut self, st: &libc::stat, layout: Layout, name: &[u8], uid: u32, oflag: i32) -> Result<(Map, Fd)> {
+        let segment = keyed(self.place, self.key, b".s")?;
+        let file = segment.open(libc::O_RDWR | MADE, 0o600)?;
+        self.rest[1] = Some(segment);
+        file.chmod(0o666)?;
+        file.truncate(layout.len)?;
+        let mut map = Map::create(file.0, &layout, self.key.0[1])?;
+        drop(file);
+
+        let fifo = keyed(self.place, self.key, b".p")?;
+        fifo.make_fifo(0o600)?;
+        self.rest[2] = Some(fifo);
+        fifo.chmod(0o666)?;
+        let fd = open_fifo(&fifo, oflag)?;
+        map.key = self.key;
+        map.fifo_ino = fd.stat()?.st_ino;
+        map.ino = st.st_ino;
+        map.dev = st.st_dev;
+        map.place.store(self.place.index(), Relaxed);
+
+        let h = map.header();
+        h.ino.store(map.ino, Relaxed);
+        h.fifo_ino.store(map.fifo_ino, Relaxed);
+        h.owner_uid.store(uid, Relaxed);
+        h.pid_ns.store(crate::sys::pid_namespace(), Relaxed);
+        let now = queue::coarse_seconds();
+        for stamp in [&h.created_sec, &h.used_sec, &h.touched_sec] {
+            stamp.store(now, Relaxed);
+        }
+        map.set_name(name);
+        map.publish();
+        Ok((map, fd))
+    }
+}
+
+/// The file of a queue that is being made.
+fn draft_path(place: &Place, key: Key, uid: u32, cost: u64) -> Result<Path> {
+    let mut path = Path::new(&[place.dir(), b"/q/t"])?;
+    path.push_hex16(key.0[0])?;
+    path.push_hex16(key.0[1])?;
+    for number in [uid as u64, cost] {
+        path.push(b".")?;
+        path.push_decimal(number)?;
+    }
+    Ok(path)
 }
 
 impl Drop for Draft {
@@ -285,6 +360,17 @@ fn count_down(place: &Place) {
     let _ = place.control().queues_count.fetch_update(AcqRel, Acquire, |n| Some(n.saturating_sub(1)));
 }
 
+/// Creates a queue with default attributes by the mqueue file system, as open(2) with O_CREAT does: the
+/// descriptor, close-on-exec.
+///
+/// # Errors
+///
+/// As [`open`]; EEXIST: the name is not free any more.
+pub fn create(tls: &'static Tls, place: &'static Place, name: &[u8], oflag: i32, mode: u32) -> Result<i32> {
+    check_name(name)?;
+    create_queue(tls, place, name, &visible(place, name)?, oflag, mode, None)
+}
+
 /// Creates a queue under a name that was free a moment ago. EEXIST: it isn't any more.
 fn create_queue(
     tls: &'static Tls,
@@ -295,33 +381,23 @@ fn create_queue(
     mode: u32,
     attr: Option<&MqAttr>,
 ) -> Result<i32> {
+    if place.is_read_only() {
+        return Err(Errno::EROFS);
+    }
     if place.is_dead() {
         // "files in it keep working, creation fails with EACCES".
         return Err(Errno::EACCES);
     }
-    if place.control().nameless.load(Relaxed) != 0 {
+    let mounted = place.was_mounted();
+    // What others have removed, who know nothing of queues, is looked for now and then.
+    if place.control().nameless.load(Relaxed) != 0 || mounted && random().is_multiple_of(32) {
         collect(tls, place);
     }
     super::life::glance(tls, place);
     may_create(place)?;
     let uid = real_uid();
     let (maxmsg, msgsize) = admit(tls, place, uid, attr)?;
-    let cost = msgqueue_cost(maxmsg, msgsize);
-    let mut draft = Draft {
-        file: Path::new(&[place.dir(), b"/q/t"])?,
-        rest: [None; 3],
-        charged: Some((uid, cost)),
-        place,
-        made: false,
-        kept: false,
-    };
-    let key = Key::new();
-    draft.file.push_hex16(key.0[0])?;
-    draft.file.push_hex16(key.0[1])?;
-    for number in [uid as u64, cost] {
-        draft.file.push(b".")?;
-        draft.file.push_decimal(number)?;
-    }
+    let mut draft = Draft::new(place, Key::new(), uid, msgqueue_cost(maxmsg, msgsize))?;
 
     // The queue's file: "mode & ~umask & 07777", by the kernel itself. Whoever finds it long after knows by
     // its name what was charged.
@@ -336,50 +412,19 @@ fn create_queue(
     drop(file);
 
     let path_of_key = hidden(place, st.st_ino, b".k")?;
-    let made = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file = path_of_key.open(libc::O_WRONLY | made, 0o400)?;
+    write_key(&path_of_key, draft.key, st.st_mode)?;
     draft.rest[0] = Some(path_of_key);
-    // SAFETY: the 16 bytes of the key.
-    unsafe { syscall!(SYS_pwrite64, file.0, key.0.as_ptr(), 16, 0)? };
-    // Unless it is what a umask has surely left.
-    if key_mode(st.st_mode) != 0o400 || st.st_mode & 0o400 == 0 {
-        file.chmod(key_mode(st.st_mode))?;
-    }
-    drop(file);
+    let (map, fd) = draft.build(&st, Layout::new(maxmsg, msgsize), name, uid, oflag)?;
 
-    let layout = Layout::new(maxmsg, msgsize);
-    let segment = keyed(place, key, b".s")?;
-    let file = segment.open(libc::O_RDWR | made, 0o600)?;
-    draft.rest[1] = Some(segment);
-    file.chmod(0o666)?;
-    file.truncate(layout.len)?;
-    let mut map = Map::create(file.0, &layout, key.0[1])?;
-    drop(file);
-
-    let fifo = keyed(place, key, b".p")?;
-    fifo.make_fifo(0o600)?;
-    draft.rest[2] = Some(fifo);
-    fifo.chmod(0o666)?;
-    let fd = open_fifo(&fifo, oflag)?;
-    map.key = key;
-    map.fifo_ino = fd.stat()?.st_ino;
-    map.ino = st.st_ino;
-    map.dev = st.st_dev;
-    map.place.store(place.index(), Relaxed);
-
-    let h = map.header();
-    h.ino.store(map.ino, Relaxed);
-    h.fifo_ino.store(map.fifo_ino, Relaxed);
-    h.owner_uid.store(uid, Relaxed);
-    h.pid_ns.store(crate::sys::pid_namespace(), Relaxed);
-    let now = queue::coarse_seconds();
-    for stamp in [&h.created_sec, &h.used_sec, &h.touched_sec] {
-        stamp.store(now, Relaxed);
-    }
-    map.set_name(name);
-    map.publish();
-
-    if let Err(errno) = draft.file.rename(path, false) {
+    // Where others may watch the directory they are to see that a file appears.
+    let named = if mounted {
+        draft.file.link(path).map(|()| {
+            let _ = draft.file.unlink();
+        })
+    } else {
+        draft.file.rename(path, false)
+    };
+    if let Err(errno) = named {
         map.unmap();
         return Err(errno);
     }
@@ -397,6 +442,51 @@ fn create_queue(
         queue::poll::watch(&map, tls, fd.0, true)?;
     }
     enter_table(map.map(), fd, oflag)
+}
+
+/// The file with a queue's key, which must not exist.
+fn write_key(path: &Path, key: Key, mode: u32) -> Result<()> {
+    let file = path.open(libc::O_WRONLY | MADE, 0o400)?;
+    // SAFETY: the 16 bytes of the key.
+    let written = unsafe { syscall!(SYS_pwrite64, file.0, key.0.as_ptr(), 16, 0) };
+    // Unless it is what a umask has surely left.
+    let done = if key_mode(mode) != 0o400 || mode & 0o400 == 0 { written.and_then(|_| file.chmod(key_mode(mode)).map(|()| 16)) } else { written };
+    if done.is_err() {
+        let _ = path.unlink();
+    }
+    done.map(|_| ())
+}
+
+/// A file that some program without the library has made where the superblock is mounted becomes a queue
+/// with default attributes, its owner's.
+///
+/// # Errors
+///
+/// ENOENT: it is one already, or gone. As [`open`] where a queue is made.
+#[cold]
+#[inline(never)]
+pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc::stat) -> Result<Pinned> {
+    let is_there = || visible(place, name).and_then(|path| path.stat()).is_ok_and(|now| now.st_ino == st.st_ino);
+    if hidden(place, st.st_ino, b".k")?.stat().is_ok() || !is_there() {
+        return Err(Errno::ENOENT);
+    }
+    if place.is_dead() {
+        return Err(Errno::EACCES);
+    }
+    let (maxmsg, msgsize) = admit(tls, place, st.st_uid, None)?;
+    let mut draft = Draft::new(place, Key::new(), st.st_uid, msgqueue_cost(maxmsg, msgsize))?;
+    write_key(&draft.file, draft.key, st.st_mode)?;
+    draft.made = true;
+    let (map, fd) = draft.build(st, Layout::new(maxmsg, msgsize), name, st.st_uid, libc::O_RDWR)?;
+    // Whatever has been written to it.
+    map.header().size.store(FILENT_SIZE + 1, Relaxed);
+    if let Err(errno) = draft.file.rename(&hidden(place, st.st_ino, b".k")?, false) {
+        map.unmap();
+        return Err(if errno == Errno::EEXIST { Errno::ENOENT } else { errno });
+    }
+    draft.kept = true;
+    drop(fd);
+    maps::keep(tls, map)
 }
 
 /// The caller's real uid as its parent user namespace knows it: that is who pays, wherever he is.
@@ -575,12 +665,15 @@ fn charge(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64, generou
 /// (mq_unlink(3) reports EACCES); EACCES: no name for a queue.
 pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<()> {
     check_name(name)?;
+    if place.is_read_only() {
+        return Err(Errno::EROFS);
+    }
     let path = visible(place, name)?;
     // The file's new name says which one it is; should the name have come to mean another file just
     // now, that one was renamed, and gets the right one.
     let mut ino = path.stat()?.st_ino;
     let aside = hidden(place, ino, b".x")?;
-    match path.rename(&aside, true) {
+    match take_aside(place, &path, &aside) {
         // Sticky directories and foreign files: the kernel's queue directory answers EPERM.
         Err(Errno::EACCES) => return Err(Errno::EPERM),
         other => other?,
@@ -602,6 +695,28 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
         Err(_) => {}
     }
     Ok(())
+}
+
+/// Takes the name of a queue's file away; the file is `aside` then. Where others may watch the directory they
+/// are to see that it disappears.
+fn take_aside(place: &Place, path: &Path, aside: &Path) -> Result<()> {
+    let is_owner = || path.stat().is_ok_and(|st| st.st_uid == super::euid()) || super::euid() == 0;
+    if place.was_mounted() && is_owner() {
+        match path.link(aside) {
+            Ok(()) => {
+                let removed = path.unlink();
+                if removed.is_err() {
+                    let _ = aside.unlink();
+                }
+                return removed;
+            }
+            // Somebody else is about to.
+            Err(Errno::EEXIST) => return path.unlink(),
+            Err(Errno::ENOENT) => return Err(Errno::ENOENT),
+            Err(_) => {}
+        }
+    }
+    path.rename(aside, true)
 }
 
 /// The link that stands for what is charged for a queue without a name.
@@ -728,6 +843,11 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         if name.first() == Some(&b't') {
             removed += usize::from(abandoned(place, name));
         }
+        if place.was_mounted()
+            && let Some(ino) = name.strip_suffix(b".k").and_then(hex)
+        {
+            removed += usize::from(orphaned(tls, place, ino));
+        }
         let Some(ino) = name.strip_suffix(b".x").and_then(hex) else { return };
         if let Ok(map) = map_queue(tls, place, ino) {
             if map.header().flags.load(Acquire) & F_UNLINKED == 0 {
@@ -759,6 +879,56 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
     removed
 }
 
+/// Takes a queue's segment and FIFO away whose file was removed by somebody who knows nothing of them,
+/// unless it is open. Whether it was one.
+fn orphaned(tls: &'static Tls, place: &'static Place, ino: u64) -> bool {
+    let Ok(map) = map_queue(tls, place, ino) else { return false };
+    let h = map.header();
+    let exists = |path: Result<Path>| path.and_then(|path| path.stat()).is_ok_and(|st| st.st_ino == ino);
+    let cost = msgqueue_cost(map.maxmsg, map.msgsize);
+    let draft = draft_path(place, map.key, h.owner_uid.load(Relaxed), cost);
+    let mut name = [0; NAME_MAX];
+    let len = map.name(&mut name);
+    // In the order in which a file goes from one to the next.
+    if h.flags.load(Acquire) & F_UNLINKED != 0
+        || draft.and_then(|path| path.stat()).is_ok()
+        || exists(visible(place, &name[..len]))
+        || exists(hidden(place, ino, b".x"))
+    {
+        return false;
+    }
+    let _ = nameless(place, &map);
+    destroy_if_unused(tls, &map);
+    maps::tidy(tls, map);
+    true
+}
+
+/// Whether queues of a place are open: those without a name, and those that are open for writing. As far as
+/// the caller may see what processes have open.
+pub fn any_open_for_change(place: &Place) -> bool {
+    use crate::sys::proc;
+    let Ok(dir) = Path::new(&[place.dir(), b"/q/x/"]) else { return false };
+    proc::any_process(|pid| {
+        let mut found = false;
+        proc::each_descriptor(pid, |fd| {
+            let file = |of: &[u8]| Path::new(&[b"/proc/", pid, of, fd]);
+            let Ok(target) = file(b"/fd/").and_then(|link| link.read_link_at(libc::AT_FDCWD)) else { return };
+            let Some(name) = target.as_bytes().strip_prefix(dir.as_bytes()) else { return };
+            let mut access = libc::O_RDONLY;
+            if let Ok(info) = file(b"/fdinfo/").and_then(|info| info.open_own(libc::O_RDONLY)) {
+                proc::each_line(&info, |line| {
+                    let flags = line.strip_prefix(b"flags:\t").and_then(|text| core::str::from_utf8(text).ok());
+                    if let Some(flags) = flags.and_then(|flags| i32::from_str_radix(flags, 8).ok()) {
+                        access = if flags & libc::O_PATH != 0 { libc::O_RDONLY } else { desc::flags_to_mode(flags) };
+                    }
+                });
+            }
+            found |= name.ends_with(b".d") || matches!(access, libc::O_WRONLY | libc::O_RDWR);
+        });
+        found
+    })
+}
+
 /// Takes a queue away whose maker was killed before it had its name. Whether it was one.
 fn abandoned(place: &Place, name: &[u8]) -> bool {
     /// Seconds; making a queue takes well under a millisecond. A maker that was stopped for so long begins
@@ -773,6 +943,10 @@ fn abandoned(place: &Place, name: &[u8]) -> bool {
     let Ok(path) = Path::new(&[place.dir(), b"/q/", name]) else { return false };
     let Ok(st) = path.stat() else { return false };
     if queue::coarse_seconds() as i64 - st.st_ctime < OLD || path.unlink().is_err() {
+        return false;
+    }
+    if st.st_nlink > 1 {
+        // It had got its name.
         return false;
     }
     for kind in [&b".s"[..], b".p"] {

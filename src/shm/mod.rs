@@ -347,6 +347,16 @@ impl Map {
         self.header().name_len.store(len as u32, Ordering::Relaxed);
     }
 
+    /// The name under which the queue was created, without the slash; how long it is. It is input: whatever the
+    /// segment holds is taken once.
+    pub fn name(&self, buffer: &mut [u8; crate::abi::NAME_MAX]) -> usize {
+        let h = self.header();
+        let len = (h.name_len.load(Ordering::Relaxed) as usize).min(buffer.len());
+        // SAFETY: the header has room for NAME_MAX bytes.
+        unsafe { core::ptr::copy_nonoverlapping((&raw const h.name).cast::<u8>(), buffer.as_mut_ptr(), len) };
+        len
+    }
+
     /// A number that no other queue has.
     pub fn queue_id(&self) -> &AtomicU64 {
         &self.header().queue_id

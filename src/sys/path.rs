@@ -29,6 +29,11 @@ impl Path {
         Ok(path)
     }
 
+    /// One without anything in it.
+    pub fn empty() -> Path {
+        Path { bytes: [0; MAX], len: 0 }
+    }
+
     /// Appends bytes as they are.
     pub fn push(&mut self, part: &[u8]) -> Result<()> {
         let end = self.len + part.len();
@@ -163,6 +168,16 @@ impl Path {
             .map(|_| ())
     }
 
+    /// symlink(2): this path becomes a link to `target`.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST; those of symlink(2).
+    pub fn make_link(&self, target: &Path) -> Result<()> {
+        // SAFETY: both paths are NUL-terminated.
+        unsafe { syscall!(SYS_symlinkat, target.as_ptr(), libc::AT_FDCWD, self.as_ptr()) }.map(|_| ())
+    }
+
     /// mkfifo(3).
     pub fn make_fifo(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
@@ -171,12 +186,12 @@ impl Path {
 
     /// lstat(2).
     pub fn stat(&self) -> Result<libc::stat> {
-        stat_at(libc::AT_FDCWD, self.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+        stat_path(libc::AT_FDCWD, self.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// stat(2), from a directory.
     pub fn stat_at(&self, dir: i32) -> Result<libc::stat> {
-        stat_at(dir, self.as_ptr(), 0)
+        stat_path(dir, self.as_ptr(), 0)
     }
 
     /// readlink(2) of `/proc/self/fd/N`.
@@ -201,7 +216,12 @@ pub fn with_more_descriptors<T>(open: impl FnOnce() -> Result<T>) -> Result<T> {
     opened
 }
 
-fn stat_at(dir: i32, path: *const c_char, flags: i32) -> Result<libc::stat> {
+/// newfstatat(2).
+///
+/// # Errors
+///
+/// Those of stat(2); EFAULT: a bad pointer.
+pub fn stat_path(dir: i32, path: *const c_char, flags: i32) -> Result<libc::stat> {
     // SAFETY: plain integers; zero is valid for all of them.
     let mut st: libc::stat = unsafe { core::mem::zeroed() };
     // SAFETY: the result goes to a local; the caller's path is NUL-terminated.
@@ -211,13 +231,27 @@ fn stat_at(dir: i32, path: *const c_char, flags: i32) -> Result<libc::stat> {
 
 /// fstat(2).
 pub fn stat_fd(fd: i32) -> Result<libc::stat> {
-    stat_at(fd, c"".as_ptr(), libc::AT_EMPTY_PATH)
+    stat_path(fd, c"".as_ptr(), libc::AT_EMPTY_PATH)
 }
 
 /// A descriptor of our own, closed when dropped.
 pub struct Fd(pub i32);
 
 impl Fd {
+    /// openat(2) of what exists; close-on-exec. The kernel checks the pointer.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2).
+    pub fn open_at(dir: i32, path: *const c_char, flags: i32) -> Result<Fd> {
+        // SAFETY: only the kernel reads the path.
+        let open = || unsafe { syscall!(SYS_openat, dir, path, flags | libc::O_CLOEXEC, 0) }.map(|fd| Fd(fd as i32));
+        match open() {
+            Err(Errno::EMFILE) => with_more_descriptors(open),
+            other => other,
+        }
+    }
+
     /// Keeps it open; it is the caller's now.
     pub fn release(self) -> i32 {
         let fd = self.0;

@@ -158,6 +158,13 @@ pub fn kernel_has_queues() -> bool {
     })
 }
 
+/// May this process mount anything, in a mount namespace of its own?
+pub fn may_mount() -> bool {
+    let inner = "mount -t tmpfs none /proc";
+    let unshare = Command::new("unshare").args(["--mount", "sh", "-c", inner]).output();
+    unshare.is_ok_and(|output| output.status.success())
+}
+
 /// What a test process must take with it when it is told to end (Ctrl-C, a timeout's SIGTERM): the
 /// process groups, which the terminal doesn't reach, and the state directories.
 #[derive(Default)]

@@ -1,4 +1,4 @@
-/* Contract section 15: mounting and unmounting. Files: mqfs_files.c; namespaces: mqfs_ns.c. */
+/* Contract section 15: mounting and unmounting. Files: conf_fs_files.c; namespaces: conf_fs_ns.c. */
 #include "conf.h"
 #include <mntent.h>
 #include <sys/inotify.h>

@@ -1,4 +1,4 @@
-/* Contract section 15: queues as files. Mounts: mqfs_mount.c; namespaces: mqfs_ns.c. */
+/* Contract section 15: queues as files. Mounts: conf_fs_mount.c; namespaces: conf_fs_ns.c. */
 #include "conf.h"
 #include <dirent.h>
 #include <glob.h>

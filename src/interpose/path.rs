@@ -1,0 +1,592 @@
+//! Paths into the mqueue file system: what makes, removes and renames, extended attributes, sockets, and what
+//! the calls of [`super::file`] do there.
+//!
+//! While no superblock has ever been mounted a hook costs a look at a shared counter and goes on to the next
+//! definition.
+
+use core::ffi::{c_char, c_int, c_uint, c_void};
+
+use super::{BYPASS, next, raw_result, ret};
+use crate::abi::{Errno, Result};
+use crate::face;
+use crate::sys::fault;
+use crate::sys::path::{Fd, stat_fd};
+use crate::sys::tls::Tls;
+use crate::vfs::{self, Target, ops};
+use crate::{maps, syscall};
+
+type Path = *const c_char;
+const AT: c_int = libc::AT_FDCWD;
+
+/// The target of a path, if it leads into a superblock.
+#[inline(always)]
+fn target(at: c_int, path: Path, follow: bool) -> Option<Target> {
+    // SAFETY: a user pointer, which the kernel reads first.
+    if vfs::any() { unsafe { vfs::locate(at, path, follow) } } else { None }
+}
+
+/// A thread that may use queues.
+fn ready() -> Result<&'static Tls> {
+    super::mq::ready()
+}
+
+/// Hooks: `fn NAME(ARGUMENTS) { AT, PATH, FOLLOW => |target| answer }`, where the answer is a
+/// `Result<usize>`, for functions that return 0 or -1.
+macro_rules! hooks {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) { $at:expr, $path:expr, $follow:expr => |$t:pat_param| $answer:expr })*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// The C prototype's.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> c_int {
+            if let Some($t) = target($at, $path, $follow) {
+                return ret($answer) as c_int;
+            }
+            const NAME: &core::ffi::CStr =
+                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => panic!(),
+                };
+            static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+            let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
+            if at == 0 {
+                at = super::find_next(NAME);
+                NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
+            }
+            // SAFETY: the symbol's prototype is this function's.
+            let next = unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> c_int>(at) };
+            // SAFETY: the caller's contract is its.
+            unsafe { next($($arg),*) }
+        }
+    )*};
+}
+
+hooks! {
+    /// unlink(2).
+    fn unlink(path: Path) { AT, path, false => |t| ops::unlink(ready().unwrap_or(vfs::tls()), &t) }
+    /// remove(3).
+    fn remove(path: Path) { AT, path, false => |t| ops::unlink(ready().unwrap_or(vfs::tls()), &t) }
+    /// unlinkat(2).
+    fn unlinkat(dir: c_int, path: Path, flags: c_int) { dir, path, false => |t| remove_at(&t, flags) }
+    /// mkdir(2).
+    fn mkdir(path: Path, mode: c_uint) { AT, path, false => |t| ops::refuse(&t) }
+    /// mkdirat(2).
+    fn mkdirat(dir: c_int, path: Path, mode: c_uint) { dir, path, false => |t| ops::refuse(&t) }
+    /// symlink(2).
+    fn symlink(text: Path, path: Path) { AT, path, false => |t| ops::refuse(&t) }
+    /// symlinkat(2).
+    fn symlinkat(text: Path, dir: c_int, path: Path) { dir, path, false => |t| ops::refuse(&t) }
+    /// mkfifo(3).
+    fn mkfifo(path: Path, mode: c_uint) { AT, path, false => |t| ops::refuse(&t) }
+    /// mkfifoat(3).
+    fn mkfifoat(dir: c_int, path: Path, mode: c_uint) { dir, path, false => |t| ops::refuse(&t) }
+    /// mknod(2).
+    fn mknod(path: Path, mode: c_uint, device: u64) { AT, path, false => |t| make_node(&t, mode) }
+    /// mknodat(2).
+    fn mknodat(dir: c_int, path: Path, mode: c_uint, device: u64) { dir, path, false => |t| make_node(&t, mode) }
+    /// mknod(2), as programs built with glibc before 2.33 call it.
+    fn __xmknod(version: c_int, path: Path, mode: c_uint, device: *const u64) { AT, path, false => |t| make_node(&t, mode) }
+    /// mknodat(2), as programs built with glibc before 2.33 call it.
+    fn __xmknodat(version: c_int, dir: c_int, path: Path, mode: c_uint, device: *const u64) { dir, path, false => |t| make_node(&t, mode) }
+    /// lchown(2).
+    fn lchown(path: Path, uid: c_uint, gid: c_uint) { AT, path, false => |t| chown(&t, uid, gid) }
+    /// lchmod(3).
+    fn lchmod(path: Path, mode: c_uint) { AT, path, false => |t| chmod(&t, mode) }
+    /// utime(2).
+    fn utime(path: Path, times: *const libc::utimbuf) { AT, path, true => |t| set_times(&t, || of_utimbuf(times)) }
+    /// utimes(2).
+    fn utimes(path: Path, times: *const libc::timeval) { AT, path, true => |t| set_times(&t, || of_timeval(times)) }
+    /// lutimes(3).
+    fn lutimes(path: Path, times: *const libc::timeval) { AT, path, false => |t| set_times(&t, || of_timeval(times)) }
+    /// euidaccess(3).
+    fn euidaccess(path: Path, mode: c_int) { AT, path, true => |t| ops::access(&t, mode, libc::AT_EACCESS) }
+    /// eaccess(3).
+    fn eaccess(path: Path, mode: c_int) { AT, path, true => |t| ops::access(&t, mode, libc::AT_EACCESS) }
+}
+
+fn remove_at(t: &Target, flags: c_int) -> Result<usize> {
+    if flags & !libc::AT_REMOVEDIR != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & libc::AT_REMOVEDIR != 0 {
+        if t.is_read_only() {
+            return Err(Errno::EROFS);
+        }
+        return Err(t.stat().map_or_else(|errno| errno, |_| Errno::ENOTDIR));
+    }
+    ops::unlink(ready()?, t)
+}
+
+fn make_node(t: &Target, mode: c_uint) -> Result<usize> {
+    ops::make_node(ready()?, t, mode)
+}
+
+type Times = Option<[libc::timespec; 2]>;
+
+fn of_utimbuf(times: *const libc::utimbuf) -> Result<Times> {
+    if times.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: a user pointer, read with faults caught.
+    let times = unsafe { fault::read_user(times)? };
+    Ok(Some([times.actime, times.modtime].map(|sec| libc::timespec { tv_sec: sec, tv_nsec: 0 })))
+}
+
+fn of_timeval(times: *const libc::timeval) -> Result<Times> {
+    // SAFETY: a user pointer, read with faults caught.
+    unsafe { super::file::user_times(times, super::file::from_timeval) }
+}
+
+/// chmod(2) of a target.
+///
+/// # Errors
+///
+/// As chmod(2).
+pub fn chmod(t: &Target, mode: c_uint) -> Result<usize> {
+    let path = t.path();
+    ops::change(ready()?, t, |map| face::chmod(map, mode), || {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { syscall!(SYS_fchmodat, t.dir.0, path.as_ptr(), mode) }
+    })
+}
+
+/// lchown(2) of a target.
+///
+/// # Errors
+///
+/// As chown(2).
+pub fn chown(t: &Target, uid: c_uint, gid: c_uint) -> Result<usize> {
+    let path = t.path();
+    ops::change(ready()?, t, |map| face::chown(map, uid, gid), || {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { syscall!(SYS_fchownat, t.dir.0, path.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }
+    })
+}
+
+/// utimensat(2) of a target.
+///
+/// # Errors
+///
+/// As utimensat(2).
+pub fn set_times(t: &Target, times: impl FnOnce() -> Result<Times>) -> Result<usize> {
+    let tls = ready()?;
+    let times = times()?;
+    let path = t.path();
+    ops::change(tls, t, |map| face::set_times(map, times), || {
+        let times = times.as_ref().map_or(core::ptr::null(), |times| times.as_ptr());
+        // SAFETY: the path is NUL-terminated; null or a local.
+        unsafe { syscall!(SYS_utimensat, t.dir.0, path.as_ptr(), times, 0) }
+    })
+}
+
+/// truncate(2) of a target: by the path no time changes.
+///
+/// # Errors
+///
+/// As truncate(2); EFBIG.
+pub fn truncate(t: &Target, len: i64) -> Result<usize> {
+    const EFBIG: Errno = Errno(libc::EFBIG);
+    if len < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let denied = || ops::access(t, libc::W_OK, libc::AT_EACCESS);
+    ops::change(
+        ready()?,
+        t,
+        |map| {
+            denied()?;
+            if len > face::MAX_NON_LFS { Err(EFBIG) } else { face::set_size_only(map, len) }
+        },
+        || denied().and(Err(Errno::EACCES)),
+    )
+}
+
+// ---- link, rename -------------------------------------------------------------------------------
+
+/// What of a call with two paths is ours: both in one mount. Between mounts the kernel says EXDEV.
+fn pair(from: (c_int, Path, bool), to: (c_int, Path)) -> Option<(Target, Target)> {
+    let from = target(from.0, from.1, from.2)?;
+    let to = target(to.0, to.1, false)?;
+    same_mount(&from, &to).then_some((from, to))
+}
+
+fn same_mount(a: &Target, b: &Target) -> bool {
+    let mount = |t: &Target| -> Option<u64> {
+        const STATX_MNT_ID: u32 = 0x1000;
+        // SAFETY: plain integers; zero is valid for all of them.
+        let mut x: libc::statx = unsafe { core::mem::zeroed() };
+        // SAFETY: a NUL-terminated path, the result goes to a local.
+        unsafe { syscall!(SYS_statx, t.dir.0, c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, &raw mut x).ok()? };
+        Some(x.stx_mnt_id)
+    };
+    core::ptr::eq(a.place.place(), b.place.place()) && mount(a) == mount(b)
+}
+
+fn link_at(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_int) -> Option<Result<usize>> {
+    let follow = flags & libc::AT_SYMLINK_FOLLOW != 0;
+    if let Some((from, to)) = pair((from_dir, from, follow), (to_dir, to)) {
+        return Some(ops::link(&from, &to));
+    }
+    // A descriptor's file, which lies in another directory.
+    let to = target(to_dir, to, false)?;
+    // SAFETY: a user pointer, read with faults caught.
+    unsafe { face::descriptor_of_path(from_dir, from) }.filter(|_| follow)?;
+    Some(ops::refuse(&to))
+}
+
+/// linkat(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn linkat(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_int) -> c_int {
+    if vfs::any()
+        && let Some(result) = link_at(from_dir, from, to_dir, to, flags)
+    {
+        return ret(result) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"linkat": unsafe extern "C" fn(c_int, Path, c_int, Path, c_int) -> c_int)(from_dir, from, to_dir, to, flags) }
+}
+
+/// link(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn link(from: Path, to: Path) -> c_int {
+    if vfs::any()
+        && let Some(result) = link_at(AT, from, AT, to, 0)
+    {
+        return ret(result) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"link": unsafe extern "C" fn(Path, Path) -> c_int)(from, to) }
+}
+
+/// renameat2(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn renameat2(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_uint) -> c_int {
+    if vfs::any()
+        && let Some((from, to)) = pair((from_dir, from, false), (to_dir, to))
+    {
+        return ret(ops::rename(&from, &to, flags)) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe {
+        next!(c"renameat2": unsafe extern "C" fn(c_int, Path, c_int, Path, c_uint) -> c_int)(from_dir, from, to_dir, to, flags)
+    }
+}
+
+/// renameat(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn renameat(from_dir: c_int, from: Path, to_dir: c_int, to: Path) -> c_int {
+    if vfs::any()
+        && let Some((from, to)) = pair((from_dir, from, false), (to_dir, to))
+    {
+        return ret(ops::rename(&from, &to, 0)) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"renameat": unsafe extern "C" fn(c_int, Path, c_int, Path) -> c_int)(from_dir, from, to_dir, to) }
+}
+
+/// rename(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn rename(from: Path, to: Path) -> c_int {
+    if vfs::any()
+        && let Some((from, to)) = pair((AT, from, false), (AT, to))
+    {
+        return ret(ops::rename(&from, &to, 0)) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"rename": unsafe extern "C" fn(Path, Path) -> c_int)(from, to) }
+}
+
+// ---- sockets, extended attributes ---------------------------------------------------------------
+
+/// bind(2) of a UNIX socket to a path.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn bind(fd: c_int, address: *const libc::sockaddr, len: libc::socklen_t) -> c_int {
+    let path_at = core::mem::offset_of!(libc::sockaddr_un, sun_path);
+    let refused = || -> Option<Errno> {
+        let len = len as usize;
+        if len <= path_at || len > size_of::<libc::sockaddr_un>() {
+            return None;
+        }
+        ready().ok()?;
+        // SAFETY: plain bytes; zero is valid for all of them.
+        let mut copy: libc::sockaddr_un = unsafe { core::mem::zeroed() };
+        // SAFETY: a user pointer, read with faults caught, to a local that is long enough.
+        unsafe { fault::copy((&raw mut copy).cast(), address.cast(), len).ok()? };
+        if copy.sun_family != libc::AF_UNIX as u16 || copy.sun_path[0] == 0 {
+            return None;
+        }
+        let mut path = [0u8; size_of::<libc::sockaddr_un>() + 1];
+        for (to, from) in path.iter_mut().zip(&copy.sun_path[..len - path_at]) {
+            *to = *from as u8;
+        }
+        match ops::refuse(&target(AT, path.as_ptr().cast(), false)?) {
+            Err(Errno::EEXIST) => Some(Errno(libc::EADDRINUSE)),
+            Err(errno) => Some(errno),
+            Ok(_) => None,
+        }
+    };
+    if vfs::any()
+        && let Some(errno) = refused()
+    {
+        return ret(Err(errno)) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"bind": unsafe extern "C" fn(c_int, *const libc::sockaddr, libc::socklen_t) -> c_int)(fd, address, len) }
+}
+
+/// Whether a path is that of a queue's file, or of the directory; an error if it leads nowhere.
+fn is_of_file_system(path: Path, follow: bool) -> bool {
+    if !vfs::any() {
+        return false;
+    }
+    match target(AT, path, follow) {
+        Some(t) => t.stat().is_ok(),
+        // SAFETY: only the kernel reads the path.
+        None => unsafe { vfs::root_at(AT, path, follow) }.is_some(),
+    }
+}
+
+fn is_of_file_system_fd(fd: c_int) -> bool {
+    crate::desc::is_known(fd) || vfs::any() && vfs::mount::is_superblock(fd).is_some()
+}
+
+/// The calls of xattr(7): the file system has none.
+macro_rules! attributes {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $ret:ty { $is_ours:expr => $answer:expr })*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// The C prototype's.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name($($arg: $type),*) -> $ret {
+            if $is_ours {
+                let answer: Result<usize> = $answer;
+                return ret(answer) as $ret;
+            }
+            const NAME: &core::ffi::CStr =
+                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => panic!(),
+                };
+            static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+            let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
+            if at == 0 {
+                at = super::find_next(NAME);
+                NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
+            }
+            // SAFETY: the symbol's prototype is this function's.
+            let next = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn($($type),*) -> $ret>(at) };
+            // SAFETY: the caller's contract is its.
+            unsafe { next($($arg),*) }
+        }
+    )*};
+}
+
+const NONE: Result<usize> = Err(Errno::EOPNOTSUPP);
+
+attributes! {
+    /// setxattr(2).
+    fn setxattr(path: Path, name: Path, value: *const c_void, len: usize, flags: c_int) -> c_int { is_of_file_system(path, true) => NONE }
+    /// lsetxattr(2).
+    fn lsetxattr(path: Path, name: Path, value: *const c_void, len: usize, flags: c_int) -> c_int { is_of_file_system(path, false) => NONE }
+    /// fsetxattr(2).
+    fn fsetxattr(fd: c_int, name: Path, value: *const c_void, len: usize, flags: c_int) -> c_int { is_of_file_system_fd(fd) => NONE }
+    /// getxattr(2).
+    fn getxattr(path: Path, name: Path, value: *mut c_void, len: usize) -> isize { is_of_file_system(path, true) => NONE }
+    /// lgetxattr(2).
+    fn lgetxattr(path: Path, name: Path, value: *mut c_void, len: usize) -> isize { is_of_file_system(path, false) => NONE }
+    /// fgetxattr(2).
+    fn fgetxattr(fd: c_int, name: Path, value: *mut c_void, len: usize) -> isize { is_of_file_system_fd(fd) => NONE }
+    /// listxattr(2).
+    fn listxattr(path: Path, names: *mut c_char, len: usize) -> isize { is_of_file_system(path, true) => Ok(0) }
+    /// llistxattr(2).
+    fn llistxattr(path: Path, names: *mut c_char, len: usize) -> isize { is_of_file_system(path, false) => Ok(0) }
+    /// flistxattr(2).
+    fn flistxattr(fd: c_int, names: *mut c_char, len: usize) -> isize { is_of_file_system_fd(fd) => Ok(0) }
+    /// removexattr(2).
+    fn removexattr(path: Path, name: Path) -> c_int { is_of_file_system(path, true) => NONE }
+    /// lremovexattr(2).
+    fn lremovexattr(path: Path, name: Path) -> c_int { is_of_file_system(path, false) => NONE }
+    /// fremovexattr(2).
+    fn fremovexattr(fd: c_int, name: Path) -> c_int { is_of_file_system_fd(fd) => NONE }
+}
+
+// ---- what the calls of `file` do here -----------------------------------------------------------
+
+/// open(2) of a path; BYPASS: it leads elsewhere.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_vfs_open(at: c_int, path: Path, flags: c_int, mode: c_uint) -> isize {
+    if !vfs::any() {
+        return BYPASS;
+    }
+    if flags & libc::O_TMPFILE == libc::O_TMPFILE {
+        // SAFETY: only the kernel reads the path.
+        let there = unsafe { vfs::root_at(at, path, true) };
+        return if there.is_some() { raw_result(NONE) } else { BYPASS };
+    }
+    // O_EXCL with O_CREAT does not follow links.
+    let exclusive = libc::O_CREAT | libc::O_EXCL;
+    let follow = flags & libc::O_NOFOLLOW == 0 && flags & exclusive != exclusive;
+    let Some(t) = target(at, path, follow) else { return BYPASS };
+    raw_result(ready().and_then(|tls| ops::open(tls, &t, flags, mode)))
+}
+
+/// Puts right what stat(2) has said of a file.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, as the kernel has found.
+pub unsafe fn status(at: c_int, path: Path, follow: bool, st: &mut libc::stat) {
+    if !vfs::any() || !vfs::is_device(st.st_dev) {
+        return;
+    }
+    match st.st_mode & libc::S_IFMT {
+        libc::S_IFREG => {
+            // SAFETY: the caller's contract.
+            let empty = unsafe { path.read() } == 0;
+            let t = if empty { vfs::target_of_descriptor(at) } else { target(at, path, follow) };
+            if let Some(t) = t {
+                dress(&t, st);
+            }
+        }
+        libc::S_IFDIR => {
+            if let Some(place) = vfs::superblock(st.st_dev, st.st_ino) {
+                face::dress_directory(st, &place);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The same after fstat(2).
+pub fn status_of_descriptor(fd: c_int, st: &mut libc::stat) {
+    // SAFETY: NUL-terminated.
+    unsafe { status(fd, c"".as_ptr(), true, st) }
+}
+
+fn dress(t: &Target, st: &mut libc::stat) {
+    let tls = ready().unwrap_or(vfs::tls());
+    let named = st.st_nlink != 0;
+    match crate::ns::queues::map_queue(tls, t.place.place(), st.st_ino) {
+        Ok(map) => {
+            face::dress(st, Some(&map), named);
+            maps::tidy(tls, map);
+        }
+        Err(_) => face::dress(st, None, named),
+    }
+    st.st_dev = face::device(&t.place);
+}
+
+/// The same after statx(2).
+///
+/// # Safety
+///
+/// `path` is NUL-terminated or, with AT_EMPTY_PATH, null.
+pub unsafe fn extended_status(at: c_int, path: Path, follow: bool, x: &mut libc::statx) {
+    let dev = libc::makedev(x.stx_dev_major, x.stx_dev_minor);
+    if !vfs::any() || !vfs::is_device(dev) {
+        return;
+    }
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut st: libc::stat = unsafe { core::mem::zeroed() };
+    st.st_dev = dev;
+    st.st_ino = x.stx_ino;
+    st.st_mode = x.stx_mode as u32;
+    st.st_size = x.stx_size as i64;
+    st.st_nlink = x.stx_nlink as u64;
+    (st.st_atime, st.st_atime_nsec) = (x.stx_atime.tv_sec, x.stx_atime.tv_nsec as i64);
+    (st.st_mtime, st.st_mtime_nsec) = (x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec as i64);
+    (st.st_ctime, st.st_ctime_nsec) = (x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec as i64);
+    let before = st;
+    // SAFETY: the caller's contract.
+    unsafe { status(at, path, follow, &mut st) };
+    if st.st_dev != before.st_dev {
+        face::extend(x, &st);
+    }
+}
+
+/// After statfs(2): whether it is of the mqueue file system.
+pub fn is_mqueue(fd: c_int) -> bool {
+    if !vfs::any() {
+        return false;
+    }
+    let Ok(st) = stat_fd(fd) else { return false };
+    vfs::is_device(st.st_dev)
+        && match st.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => vfs::superblock(st.st_dev, st.st_ino).is_some(),
+            libc::S_IFREG => vfs::target_of_descriptor(fd).is_some(),
+            _ => false,
+        }
+}
+
+/// A descriptor that stands for a path, if that is of the mqueue file system.
+pub fn open_of(path: Path) -> Option<Fd> {
+    if !vfs::any() {
+        return None;
+    }
+    Fd::open_at(AT, path, libc::O_PATH).ok().filter(|fd| is_mqueue(fd.0))
+}
+
+/// Makes statfs(2)'s answer for a file of the mqueue file system of the one for the directory beneath.
+///
+/// # Errors
+///
+/// EFAULT.
+///
+/// # Safety
+///
+/// `to` has been filled in by the kernel.
+pub unsafe fn file_system(fd: c_int, to: *mut libc::statfs) -> Result<usize> {
+    let st = stat_fd(fd)?;
+    let mut dressed = st;
+    status_of_descriptor(fd, &mut dressed);
+    // SAFETY: the caller's contract.
+    unsafe {
+        let flags = vfs::flags_of(&*to);
+        (*to) = face::file_system(dressed.st_dev, vfs::mount::visible_flags(fd, flags));
+    }
+    Ok(0)
+}
+
+/// The same for statvfs(3).
+pub fn file_system_5(fd: c_int, to: &mut libc::statvfs) {
+    let Ok(mut st) = stat_fd(fd) else { return };
+    status_of_descriptor(fd, &mut st);
+    let flags = vfs::mount::visible_flags(fd, to.f_flag as i64) as u64;
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut fs: libc::statvfs = unsafe { core::mem::zeroed() };
+    (fs.f_bsize, fs.f_frsize, fs.f_namemax) = (4096, 4096, 255);
+    (fs.f_fsid, fs.f_flag) = (st.st_dev, flags);
+    *to = fs;
+}

@@ -1,0 +1,277 @@
+//! The mqueue file system: superblocks where they are mounted, and what paths mean there.
+//!
+//! A namespace's superblock is the directory `sb` in which its queues' files lie. Mounted, it is bind mounted
+//! ([`mount`]): the kernel resolves paths, checks permissions and counts who uses the mount. What it would do
+//! differently in a directory of another file system is done here ([`ops`]).
+//!
+//! Whether a path leads into a superblock is told by the directory that holds its last component: by device
+//! and inode, in a register of the superblocks that have been mounted (`ROOT/m/INODE`, a symbolic link
+//! to the namespace's directory). While none has been under this root, a look at a shared counter is all that
+//! a path costs.
+
+pub mod mount;
+pub mod ops;
+pub mod table;
+pub mod through;
+
+use core::ffi::c_char;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::abi::{Errno, NAME_MAX, Result};
+use crate::ns::control::Accounts;
+use crate::ns::{self, Referred};
+use crate::sys::path::{Fd, Path, stat_path};
+use crate::sys::tls::Tls;
+use crate::syscall;
+
+/// The counter of mounts ([`Accounts::mounts`]), 0: not found yet.
+static MOUNTS: AtomicUsize = AtomicUsize::new(0);
+/// Device of the root directory.
+static DEVICE: AtomicU64 = AtomicU64::new(0);
+
+/// Whether any superblock has ever been mounted under this root.
+#[inline(always)]
+pub fn any() -> bool {
+    match MOUNTS.load(Ordering::Relaxed) {
+        0 => find(),
+        // SAFETY: a mapping that stays.
+        at => unsafe { (*(at as *const AtomicU64)).load(Ordering::Relaxed) != 0 },
+    }
+}
+
+/// Looks for the counter: without a root directory there is none, and nothing is mounted.
+#[cold]
+#[inline(never)]
+fn find() -> bool {
+    let Some(root) = ns::known_root() else { return false };
+    let Ok((mounts, device)) =
+        Path::new(&[root.as_bytes(), b"/accounts"]).and_then(|path| Accounts::map_mounts(&path))
+    else {
+        return false;
+    };
+    DEVICE.store(device, Ordering::Release);
+    let _ = MOUNTS.compare_exchange(0, mounts as usize, Ordering::AcqRel, Ordering::Acquire);
+    any()
+}
+
+/// Whether a file of that device can be of a superblock.
+#[inline(always)]
+pub fn is_device(dev: u64) -> bool {
+    dev == DEVICE.load(Ordering::Relaxed)
+}
+
+/// The calling thread's block.
+pub fn tls() -> &'static Tls {
+    ns::member::tls()
+}
+
+/// What a path names in a superblock. It need not exist.
+pub struct Target {
+    /// The namespace whose superblock it is.
+    pub place: Referred,
+    /// The superblock's directory (O_PATH), by the mount that the path leads through.
+    pub dir: Fd,
+    name: [u8; NAME_MAX],
+    len: usize,
+    /// It ends with a slash: only a directory would do.
+    pub slash: bool,
+}
+
+impl Target {
+    /// The queue's name, without a slash.
+    pub fn name(&self) -> &[u8] {
+        &self.name[..self.len]
+    }
+
+    /// The name as a path, relative to the directory.
+    pub fn path(&self) -> Path {
+        // A name is shorter than any path.
+        Path::new(&[self.name()]).unwrap_or(Path::empty())
+    }
+
+    /// stat(2) of the file.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT; EACCES: the directory may not be searched.
+    pub fn stat(&self) -> Result<libc::stat> {
+        stat_path(self.dir.0, self.path().as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+    }
+
+    /// Whether the mount, or the file system, is read-only.
+    pub fn is_read_only(&self) -> bool {
+        is_read_only(&self.dir) || self.place.is_read_only()
+    }
+}
+
+/// Whether a directory is seen through a read-only mount.
+fn is_read_only(dir: &Fd) -> bool {
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut fs: libc::statfs = unsafe { core::mem::zeroed() };
+    const ST_RDONLY: i64 = 1;
+    // SAFETY: the result goes to a local.
+    unsafe { syscall!(SYS_fstatfs, dir.0, &raw mut fs) }.is_ok() && flags_of(&fs) & ST_RDONLY != 0
+}
+
+/// `f_flags`, which the libc crate hides.
+pub fn flags_of(fs: &libc::statfs) -> i64 {
+    const AT: usize = 10;
+    // SAFETY: `struct statfs` of every 64-bit architecture is 15 words; the flags are the eleventh.
+    unsafe { (&raw const *fs).cast::<i64>().add(AT).read() }
+}
+
+/// Longest path that the kernel takes, bytes with the NUL (PATH_MAX).
+const PATH_MAX: usize = 4096;
+/// As many symbolic links as the kernel follows in a path.
+const MAXSYMLINKS: usize = 40;
+
+/// A path of any length.
+struct Long {
+    bytes: [u8; PATH_MAX],
+    len: usize,
+}
+
+impl Long {
+    /// # Safety
+    ///
+    /// `path` is NUL-terminated.
+    unsafe fn copy(&mut self, path: *const c_char) -> bool {
+        // SAFETY: the caller's contract.
+        let text = unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes();
+        if text.len() >= PATH_MAX {
+            return false;
+        }
+        self.bytes[..text.len()].copy_from_slice(text);
+        self.len = text.len();
+        true
+    }
+}
+
+/// What a path, relative to descriptor `at`, names in a superblock. `follow`: symbolic links at its end are
+/// followed. Nothing: it leads elsewhere, or nowhere; the kernel will say so.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+#[cold]
+#[inline(never)]
+pub unsafe fn locate(at: i32, path: *const c_char, follow: bool) -> Option<Target> {
+    // The kernel looks first: whether the path can be read at all, and what it is.
+    let mut is_link = true;
+    match stat_path(at, path, libc::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::EFAULT | Errno::ENAMETOOLONG) => return None,
+        Err(_) => {}
+        Ok(st) => {
+            is_link = st.st_mode & libc::S_IFMT == libc::S_IFLNK;
+            if if is_link { !follow } else { !is_device(st.st_dev) } {
+                return None;
+            }
+        }
+    }
+    let mut long = Long { bytes: [0; PATH_MAX], len: 0 };
+    // SAFETY: the kernel has read it.
+    if !unsafe { long.copy(path) } {
+        return None;
+    }
+    let mut from = None::<Fd>;
+    for _ in 0..MAXSYMLINKS {
+        let start = from.as_ref().map_or(at, |dir| dir.0);
+        let (dir, name) = match split(start, &mut long)? {
+            Last::Ours(target) => return Some(target),
+            Last::Elsewhere(..) if !follow || !is_link => return None,
+            Last::Elsewhere(dir, name) => (dir, name),
+        };
+        // Of what a link leads to nothing is known yet.
+        long.len = read_link(&dir, &name, &mut long.bytes)?;
+        from = Some(dir);
+    }
+    None
+}
+
+/// The last component of a path.
+#[allow(clippy::large_enum_variant)]
+enum Last {
+    /// In a superblock.
+    Ours(Target),
+    /// In another directory; it may be a link.
+    Elsewhere(Fd, Path),
+}
+
+/// Opens the directory that holds the last component of a path.
+#[inline(never)]
+fn split(at: i32, long: &mut Long) -> Option<Last> {
+    let whole = &long.bytes[..long.len];
+    let trimmed = whole.len() - whole.iter().rev().take_while(|&&b| b == b'/').count();
+    let cut = whole[..trimmed].iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+    let slash = trimmed < whole.len();
+    let name = &whole[cut..trimmed];
+    if name.is_empty() || name == b"." || name == b".." || name.len() > NAME_MAX {
+        return None;
+    }
+    let mut copy = [0u8; NAME_MAX];
+    let len = name.len();
+    copy[..len].copy_from_slice(name);
+    // The rest in place.
+    let parent: *const u8 = if cut == 0 { c".".as_ptr().cast() } else { long.bytes.as_ptr() };
+    if cut != 0 {
+        long.bytes[cut] = 0;
+    }
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let dir = Fd::open_at(at, parent.cast(), flags).ok()?;
+    let st = dir.stat().ok()?;
+    Some(match superblock(st.st_dev, st.st_ino) {
+        Some(place) => Last::Ours(Target { place, dir, name: copy, len, slash }),
+        None => Last::Elsewhere(dir, Path::new(&[&copy[..len]]).ok()?),
+    })
+}
+
+/// readlink(2) into `to`; nothing: it is none.
+fn read_link(dir: &Fd, name: &Path, to: &mut [u8; PATH_MAX]) -> Option<usize> {
+    // SAFETY: the buffer is as long as said.
+    let got = unsafe { syscall!(SYS_readlinkat, dir.0, name.as_ptr(), to.as_mut_ptr(), PATH_MAX - 1) }.ok()?;
+    Some(got)
+}
+
+/// The namespace whose superblock a directory is.
+pub fn superblock(dev: u64, ino: u64) -> Option<Referred> {
+    if !is_device(dev) {
+        return None;
+    }
+    let tls = tls();
+    if let Some(place) = ns::known_superblock(tls, dev, ino) {
+        return Some(place);
+    }
+    let dir = mount::registered(ino).ok()?;
+    let place = ns::place(tls, dir.as_bytes()).ok()?;
+    // It is what it says.
+    (place.superblock().ok()? == (dev, ino)).then_some(place)
+}
+
+/// The namespace whose superblock's root a path names.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn root_at(at: i32, path: *const c_char, follow: bool) -> Option<(Referred, Fd)> {
+    let flags = libc::O_PATH | if follow { 0 } else { libc::O_NOFOLLOW };
+    let dir = Fd::open_at(at, path, flags).ok()?;
+    let place = root_of(&dir)?;
+    Some((place, dir))
+}
+
+/// The namespace whose superblock's root a descriptor refers to.
+pub fn root_of(dir: &Fd) -> Option<Referred> {
+    let st = dir.stat().ok()?;
+    if st.st_mode & libc::S_IFMT != libc::S_IFDIR {
+        return None;
+    }
+    superblock(st.st_dev, st.st_ino)
+}
+
+/// What a descriptor that the library knows nothing about refers to in a superblock: a file that was opened
+/// with O_PATH, or by others.
+pub fn target_of_descriptor(fd: i32) -> Option<Target> {
+    let path = Path::of_descriptor(fd).ok()?;
+    // SAFETY: NUL-terminated.
+    unsafe { locate(libc::AT_FDCWD, path.as_ptr(), false) }
+}

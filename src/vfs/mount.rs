@@ -1,0 +1,423 @@
+//! mount(2) and umount(2) of superblocks.
+//!
+//! A mount is a bind mount of the superblock's directory, always noexec, as the kernel's file system is. What
+//! the mount table is to say of it beyond that is kept beside the register of superblocks, by the path of the
+//! mount point: `ROOT/m/INODE.HASH` holds its flags and source.
+
+use core::sync::atomic::Ordering;
+
+use crate::abi::{Errno, Result};
+use crate::ns::control::{MOUNTED, READ_ONLY};
+use crate::ns::{self, Place, Referred, life};
+use crate::sys::path::{Fd, Path, stat_fd};
+use crate::syscall;
+
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// `MS_SUBMOUNT` and all the flags that say what mount(2) is to do other than to mount something new.
+pub const OTHER_ACTIONS: u64 = libc::MS_REMOUNT
+    | libc::MS_BIND
+    | libc::MS_MOVE
+    | libc::MS_SHARED
+    | libc::MS_PRIVATE
+    | libc::MS_SLAVE
+    | libc::MS_UNBINDABLE;
+
+// mount_setattr(2).
+const ATTR_RDONLY: u64 = 1;
+const ATTR_NOSUID: u64 = 2;
+const ATTR_NODEV: u64 = 4;
+/// MOUNT_ATTR_NOEXEC.
+pub const NOEXEC: u64 = 8;
+const ATTR_NOEXEC: u64 = NOEXEC;
+const ATTR_ATIME: u64 = 0x70;
+const ATTR_NOATIME: u64 = 0x10;
+const ATTR_STRICTATIME: u64 = 0x20;
+const ATTR_NODIRATIME: u64 = 0x80;
+const ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
+
+/// The directory of the register, of this root.
+fn register() -> Result<Path> {
+    Path::new(&[ns::known_root().ok_or(Errno::ENOENT)?.as_bytes(), b"/m"])
+}
+
+/// The namespace directory whose superblock has that inode, if it has ever been mounted: to be checked.
+///
+/// # Errors
+///
+/// ENOENT.
+pub fn registered(ino: u64) -> Result<Path> {
+    let mut link = register()?;
+    link.push(b"/")?;
+    link.push_hex(ino)?;
+    link.read_link_at(libc::AT_FDCWD)
+}
+
+/// Enters a superblock into the register, before it can be seen mounted.
+fn enter(place: &Place) -> Result<()> {
+    let (_, ino) = place.superblock()?;
+    let root = Path::new(&[place.root()])?;
+    let mut link = Path::new(&[root.as_bytes(), b"/m"])?;
+    // As the root: for all, or for its owner.
+    link.make_dir(if root.stat()?.st_mode & 0o002 != 0 { 0o1777 } else { 0o700 })?;
+    link.push(b"/")?;
+    link.push_hex(ino)?;
+    let dir = Path::new(&[place.dir()])?;
+    match link.make_link(&dir) {
+        Err(Errno::EEXIST) if link.read_link_at(libc::AT_FDCWD)?.as_bytes() != dir.as_bytes() => {
+            // Of one that has gone, whose inode this has now.
+            link.unlink()?;
+            link.make_link(&dir)?;
+        }
+        Err(Errno::EEXIST) => {}
+        other => other?,
+    }
+    place.control().state.fetch_or(MOUNTED, Ordering::AcqRel);
+    place.accounts().mounts.fetch_add(1, Ordering::AcqRel);
+    Ok(())
+}
+
+/// Takes a superblock that is going out of the register.
+pub fn leave(place: &Place) {
+    let Ok((_, ino)) = place.superblock() else { return };
+    let Ok(dir) = Path::new(&[place.root(), b"/m"]) else { return };
+    let mut name = Path::empty();
+    if name.push_hex(ino).is_err() {
+        return;
+    }
+    let Ok(open) = dir.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return };
+    crate::sys::path::each_entry(&open, |entry| {
+        let is_ours = entry.strip_prefix(name.as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'.')));
+        if is_ours {
+            let _ = Path::new(&[dir.as_bytes(), b"/", entry]).and_then(|path| path.unlink());
+        }
+    });
+}
+
+/// What the mount table shows of a mount beyond what the kernel knows.
+#[derive(Clone, Copy)]
+pub struct Record {
+    /// MS_NOEXEC was asked for.
+    pub noexec: bool,
+    source: [u8; 256],
+    len: usize,
+}
+
+impl Record {
+    fn new(noexec: bool, source: &[u8]) -> Record {
+        let mut record = Record { noexec, source: [0; 256], len: source.len().min(256) };
+        record.source[..record.len].copy_from_slice(&source[..record.len]);
+        record
+    }
+
+    /// The source, as it was given.
+    pub fn source(&self) -> &[u8] {
+        &self.source[..self.len]
+    }
+}
+
+/// The record of the mount of a superblock at a path; without one, that of its last mount.
+fn record_path(place: &Place, mount_point: &[u8]) -> Result<Path> {
+    let (_, ino) = place.superblock()?;
+    let mut path = Path::new(&[place.root(), b"/m/"])?;
+    path.push_hex(ino)?;
+    path.push(b".")?;
+    // FNV-1a.
+    let hash = mount_point.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3));
+    path.push_hex(if mount_point.is_empty() { 0 } else { hash | 1 })?;
+    Ok(path)
+}
+
+fn write_record(path: &Path, record: &Record) -> Result<()> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    let file = match path.open(flags, 0o600) {
+        Err(Errno::EACCES) => {
+            let _ = path.unlink();
+            path.open(flags, 0o600)?
+        }
+        other => other?,
+    };
+    let mut bytes = [0u8; 257];
+    bytes[0] = u8::from(record.noexec);
+    bytes[1..=record.len].copy_from_slice(record.source());
+    // SAFETY: the buffer is as long as said.
+    unsafe { syscall!(SYS_pwrite64, file.0, bytes.as_ptr(), 1 + record.len, 0)? };
+    file.chmod(0o644)
+}
+
+fn note(place: &Place, mount_point: &[u8], record: &Record) {
+    for path in [record_path(place, mount_point), record_path(place, b"")] {
+        let _ = path.and_then(|path| write_record(&path, record));
+    }
+}
+
+/// What is to be shown of the mount of a superblock at a path.
+pub fn recorded(place: &Place, mount_point: &[u8]) -> Record {
+    let read = |path: Result<Path>| -> Option<Record> {
+        let file = path.ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW).ok()?;
+        let mut bytes = [0u8; 257];
+        // SAFETY: the buffer is as long as said.
+        let got = unsafe { syscall!(SYS_pread64, file.0, bytes.as_mut_ptr(), bytes.len(), 0) }.ok()?;
+        (got != 0).then(|| Record::new(bytes[0] != 0, &bytes[1..got]))
+    };
+    read(record_path(place, mount_point))
+        .or_else(|| read(record_path(place, b"")).map(|last| Record { noexec: false, ..last }))
+        .unwrap_or(Record::new(false, b"mqueue"))
+}
+
+/// Whether the caller may mount the file system of a namespace: "CAP_SYS_ADMIN in the user namespace that owns
+/// it".
+pub fn may_mount(place: &Place) -> bool {
+    ns::generous()
+        || ns::has_capability(CAP_SYS_ADMIN) && {
+            let owner = place.control().user_ns.load(Ordering::Acquire);
+            owner != 0 && owner == crate::sys::user_namespace() || ns::queues::in_initial_user_namespace()
+        }
+}
+
+/// Whether the caller may mount anything in its mount namespace, as far as that can be told.
+pub fn may_mount_anything() -> bool {
+    ns::generous() || ns::has_capability(CAP_SYS_ADMIN)
+}
+
+/// Options of mount(2) and fsconfig(2) that any file system takes (`vfs_parse_sb_flag`). The kernel's mqueue
+/// file system has none of its own.
+pub fn is_general_option(word: &[u8]) -> bool {
+    matches!(
+        word,
+        b"ro" | b"rw" | b"sync" | b"async" | b"dirsync" | b"lazytime" | b"nolazytime" | b"mand" | b"nomand"
+    )
+}
+
+/// The attributes of mount_setattr(2) that flags of mount(2) stand for.
+pub fn attributes_of(flags: u64) -> u64 {
+    let map = [
+        (libc::MS_RDONLY, ATTR_RDONLY),
+        (libc::MS_NOSUID, ATTR_NOSUID),
+        (libc::MS_NODEV, ATTR_NODEV),
+        (libc::MS_NOEXEC, ATTR_NOEXEC),
+        (libc::MS_NODIRATIME, ATTR_NODIRATIME),
+        (256, ATTR_NOSYMFOLLOW),
+    ];
+    let atime = if flags & libc::MS_STRICTATIME != 0 {
+        ATTR_STRICTATIME
+    } else if flags & libc::MS_NOATIME != 0 {
+        ATTR_NOATIME
+    } else {
+        0
+    };
+    map.iter().filter(|(flag, _)| flags & flag != 0).fold(atime, |sum, (_, attribute)| sum | attribute)
+}
+
+/// Whether fsmount(2) accepts these attributes.
+pub fn are_attributes(attributes: u64) -> bool {
+    let known = ATTR_RDONLY
+        | ATTR_NOSUID
+        | ATTR_NODEV
+        | ATTR_NOEXEC
+        | ATTR_ATIME
+        | ATTR_NODIRATIME
+        | ATTR_NOSYMFOLLOW;
+    attributes & !known == 0 && matches!(attributes & ATTR_ATIME, 0 | ATTR_NOATIME | ATTR_STRICTATIME)
+}
+
+/// `struct mount_attr` of mount_setattr(2).
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+/// A mount of a superblock that is attached nowhere yet: what fsmount(2) gives.
+///
+/// # Errors
+///
+/// EPERM; ENOSYS: the kernel has no such mounts.
+pub fn detached(place: &Place, attributes: u64) -> Result<Fd> {
+    const OPEN_TREE_CLONE: i32 = 1;
+    let superblock = Path::new(&[place.dir(), b"/sb"])?;
+    enter(place)?;
+    // SAFETY: a NUL-terminated path.
+    let tree = unsafe {
+        syscall!(SYS_open_tree, libc::AT_FDCWD, superblock.as_ptr(), OPEN_TREE_CLONE | libc::O_CLOEXEC)?
+    };
+    let tree = Fd(tree as i32);
+    let all = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_ATIME | ATTR_NODIRATIME;
+    let attr = MountAttr {
+        set: attributes | ATTR_NOEXEC,
+        clear: all & !(attributes | ATTR_NOEXEC) | ATTR_ATIME,
+        propagation: libc::MS_PRIVATE,
+        userns: 0,
+    };
+    let set = |attr: &MountAttr| {
+        // SAFETY: the structure is as long as said.
+        unsafe {
+            syscall!(SYS_mount_setattr, tree.0, c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const *attr, size_of::<MountAttr>())
+        }
+    };
+    if set(&attr) == Err(Errno::EPERM) {
+        // What an outer user namespace has set stays.
+        set(&MountAttr { clear: 0, ..attr })?;
+    }
+    Ok(tree)
+}
+
+/// mount(2) of the caller's queues on a directory.
+///
+/// # Errors
+///
+/// As mount(2): EBUSY: they are mounted there, on top. ENOTDIR. EPERM.
+pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Result<()> {
+    let st = on.stat()?;
+    if st.st_mode & libc::S_IFMT != libc::S_IFDIR {
+        return Err(Errno::ENOTDIR);
+    }
+    if place.superblock()? == (st.st_dev, st.st_ino) {
+        return Err(Errno::EBUSY);
+    }
+    let mount_point = Path::of_descriptor(on.0)?;
+    let record = Record::new(flags & libc::MS_NOEXEC != 0, source);
+    let done = match detached(place, attributes_of(flags)) {
+        Ok(tree) => {
+            const F_EMPTY_PATH: u32 = 4;
+            const T_EMPTY_PATH: u32 = 0x40;
+            // SAFETY: NUL-terminated paths.
+            unsafe {
+                syscall!(SYS_move_mount, tree.0, c"".as_ptr(), on.0, c"".as_ptr(), F_EMPTY_PATH | T_EMPTY_PATH)
+            }
+            .map(|_| ())
+        }
+        Err(Errno(libc::ENOSYS)) => by_the_old_calls(place, on, flags),
+        Err(errno) => Err(errno),
+    };
+    done?;
+    note(place, mount_point.as_bytes(), &record);
+    Ok(())
+}
+
+/// The same before Linux 5.12, in two steps.
+fn by_the_old_calls(place: &Place, on: &Fd, flags: u64) -> Result<()> {
+    let superblock = Path::new(&[place.dir(), b"/sb"])?;
+    let mut point = Path::new(&[b"/proc/thread-self/fd/"])?;
+    point.push_decimal(on.0 as u64)?;
+    // SAFETY: NUL-terminated paths.
+    unsafe { syscall!(SYS_mount, superblock.as_ptr(), point.as_ptr(), 0, libc::MS_BIND, 0)? };
+    // What is mounted now lies on the directory, not under the descriptor.
+    let point = Path::of_descriptor(on.0)?;
+    let flags = flags | libc::MS_NOEXEC | libc::MS_REMOUNT | libc::MS_BIND;
+    // SAFETY: NUL-terminated paths.
+    let done = unsafe { syscall!(SYS_mount, 0, point.as_ptr(), 0, flags, 0) };
+    if done.is_err() {
+        // SAFETY: as above.
+        let _ = unsafe { syscall!(SYS_umount2, point.as_ptr(), libc::MNT_DETACH) };
+    }
+    done.map(|_| ())
+}
+
+/// The name of a mount's record: its mount point; or that of one that is attached nowhere.
+fn name_of(dir: &Fd) -> Result<Path> {
+    let path = Path::of_descriptor(dir.0)?;
+    if path.as_bytes() != b"/" {
+        return Ok(path);
+    }
+    let mut name = Path::new(&[b"#"])?;
+    const STATX_MNT_ID: u32 = 0x1000;
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut x: libc::statx = unsafe { core::mem::zeroed() };
+    // SAFETY: a NUL-terminated path, the result goes to a local.
+    unsafe { syscall!(SYS_statx, dir.0, c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, &raw mut x)? };
+    name.push_decimal(x.stx_mnt_id)?;
+    Ok(name)
+}
+
+/// What is to be shown of the mount with that root.
+pub fn recorded_of(place: &Place, dir: &Fd) -> Record {
+    name_of(dir).map_or(Record::new(false, b"mqueue"), |name| recorded(place, name.as_bytes()))
+}
+
+/// A mount has been made, or has come to another place: what is to be shown of it.
+pub fn attached(place: &Place, dir: &Fd, record: &Record) {
+    if let Ok(name) = name_of(dir) {
+        note(place, name.as_bytes(), record);
+    }
+}
+
+/// A record of what is given step by step.
+pub fn record(noexec: bool, source: &[u8]) -> Record {
+    Record::new(noexec, source)
+}
+
+/// mount(2) with MS_REMOUNT at a mount of a superblock. The kernel is asked to change the mount only: the
+/// superblock beneath it belongs to others.
+///
+/// # Errors
+///
+/// EBUSY: queues are open, and it is to become read-only. Those of mount(2).
+pub fn remount(place: &Referred, on: &Fd, flags: u64) -> Result<()> {
+    let point = Path::of_descriptor(on.0)?;
+    if flags & libc::MS_BIND == 0 {
+        set_read_only(place, flags & libc::MS_RDONLY != 0)?;
+    }
+    // Which keeps how times are kept, if nothing is said of it.
+    let forced = flags | libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOEXEC;
+    // SAFETY: NUL-terminated paths.
+    unsafe { syscall!(SYS_mount, 0, point.as_ptr(), 0, forced, 0)? };
+    let old = recorded(place, point.as_bytes());
+    note(place, point.as_bytes(), &Record { noexec: flags & libc::MS_NOEXEC != 0, ..old });
+    Ok(())
+}
+
+/// The file system as a whole becomes read-only, or writable again.
+///
+/// # Errors
+///
+/// EBUSY: queues are open for writing, or without a name.
+pub fn set_read_only(place: &Referred, read_only: bool) -> Result<()> {
+    if !read_only {
+        place.control().state.fetch_and(!READ_ONLY, Ordering::AcqRel);
+        return Ok(());
+    }
+    if ns::queues::any_open_for_change(place) {
+        return Err(Errno::EBUSY);
+    }
+    place.control().state.fetch_or(READ_ONLY, Ordering::AcqRel);
+    Ok(())
+}
+
+/// After umount(2) of a mount of `place`, at a path: what it was the last of goes.
+pub fn unmounted(place: &Referred, mount_point: &[u8]) {
+    if place.is_dead() {
+        life::teardown(place.dir());
+    }
+    if let Ok(path) = record_path(place, mount_point)
+        && !life::is_mounted(place)
+    {
+        let _ = path.unlink();
+    }
+}
+
+/// Whether a descriptor is that of a mount's root.
+pub fn is_superblock(fd: i32) -> Option<Referred> {
+    let st = stat_fd(fd).ok()?;
+    if st.st_mode & libc::S_IFMT != libc::S_IFDIR {
+        return None;
+    }
+    super::superblock(st.st_dev, st.st_ino)
+}
+
+/// `f_flags` of statfs(2) for the mount that a descriptor lies in, less what it has only because it is a bind
+/// mount.
+pub fn visible_flags(fd: i32, flags: i64) -> i64 {
+    const ST_RDONLY: i64 = 1;
+    const ST_NOEXEC: i64 = 8;
+    let place = is_superblock(fd);
+    let path = Path::of_descriptor(fd);
+    let noexec = match (&place, path) {
+        (Some(place), Ok(path)) => recorded(place, path.as_bytes()).noexec,
+        _ => false,
+    };
+    let read_only = place.is_some_and(|place| place.is_read_only());
+    flags & !if noexec { 0 } else { ST_NOEXEC } | if read_only { ST_RDONLY } else { 0 }
+}

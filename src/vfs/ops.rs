@@ -1,0 +1,301 @@
+//! What path calls do in a superblock, in the kernel's order of checks.
+//!
+//! Where a directory of any file system gives the answer of the mqueue file system the kernel is left to it;
+//! here is the rest. Nothing here is a place of its own: queues are opened, made and removed by
+//! [`crate::ns::queues`], and changed by [`crate::face`].
+
+use super::{Target, through};
+use crate::abi::{Errno, Result};
+use crate::desc;
+use crate::face;
+use crate::maps::Pinned;
+use crate::ns::{self, life, member, queues};
+use crate::sys::path::Fd;
+use crate::sys::tls::Tls;
+use crate::syscall;
+
+/// The mapping of the queue that a target is. ENOENT: it is none, or gone. EACCES: not for this user.
+pub fn map(tls: &'static Tls, target: &Target) -> Result<Pinned> {
+    let st = target.stat()?;
+    queues::map_queue(tls, target.place.place(), st.st_ino)
+}
+
+/// Gives a descriptor the flag that the caller asked for: they are opened close-on-exec.
+fn keep_over_exec(fd: i32, flags: i32) {
+    if flags & libc::O_CLOEXEC == 0 {
+        // SAFETY: no pointers.
+        let _ = unsafe { syscall!(SYS_fcntl, fd, libc::F_SETFD, 0) };
+    }
+}
+
+/// open(2), creat(2): a queue descriptor.
+///
+/// # Errors
+///
+/// As open(2); EACCES: to be made in a namespace that has ended; ENOSPC, EMFILE: the limits of that
+/// namespace.
+pub fn open(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result<usize> {
+    let create = flags & libc::O_CREAT != 0;
+    if flags & libc::O_PATH != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE || target.slash && !create {
+        return kernel_open(target, flags).map(|fd| fd.release() as usize);
+    }
+    if create && flags & libc::O_DIRECTORY != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if create && target.slash {
+        return Err(Errno(libc::EISDIR));
+    }
+    let exclusive = create && flags & libc::O_EXCL != 0;
+    loop {
+        let exists = match target.stat() {
+            Ok(_) => true,
+            Err(Errno::ENOENT) if create => false,
+            Err(errno) => return Err(errno),
+        };
+        if exists && exclusive {
+            return Err(Errno::EEXIST);
+        }
+        let opened = if exists { open_existing(tls, target, flags) } else { make(tls, target, flags, mode).map(Some) };
+        match opened {
+            // Unlinked or made just now: each turn somebody else has made progress.
+            Ok(None) => {}
+            Err(Errno::EEXIST) if !exists && !exclusive => {}
+            Ok(Some(fd)) => {
+                keep_over_exec(fd, flags);
+                return Ok(fd as usize);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn kernel_open(target: &Target, flags: i32) -> Result<Fd> {
+    let path = target.path();
+    // SAFETY: the path is NUL-terminated.
+    let fd = unsafe { syscall!(SYS_openat, target.dir.0, path.as_ptr(), flags, 0)? };
+    Ok(Fd(fd as i32))
+}
+
+/// What of the flags of open(2) stays with the descriptor.
+fn kept(flags: i32) -> i32 {
+    const GONE: i32 =
+        libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_DIRECTORY;
+    flags & !GONE | desc::LARGEFILE
+}
+
+/// Nothing: it is gone again.
+fn open_existing(tls: &'static Tls, target: &Target, flags: i32) -> Result<Option<i32>> {
+    let truncating = flags & libc::O_TRUNC != 0;
+    // The kernel checks on the file itself what its mode, and the mount, allow. "O_RDONLY | O_TRUNC" needs
+    // the permission to write as well.
+    let access = match flags & libc::O_ACCMODE {
+        libc::O_RDONLY if truncating => libc::O_RDWR,
+        access => access,
+    };
+    if target.place.is_read_only() && access != libc::O_RDONLY {
+        return Err(Errno::EROFS);
+    }
+    let checked = access | flags & (libc::O_DIRECTORY | libc::O_NOATIME);
+    let look = checked | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let file = match kernel_open(target, look) {
+        Err(Errno::ENOENT) => return Ok(None),
+        other => other?,
+    };
+    let st = file.stat()?;
+    if st.st_mode & libc::S_IFMT != libc::S_IFREG {
+        // Nothing of ours.
+        return Err(Errno::EACCES);
+    }
+    let map = match queues::map_queue(tls, target.place.place(), st.st_ino) {
+        Err(Errno::ENOENT) => match queues::furnish(tls, target.place.place(), target.name(), &st) {
+            Err(Errno::ENOENT) => return Ok(None),
+            other => other?,
+        },
+        other => other?,
+    };
+    if flags & libc::O_DIRECT != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if truncating {
+        face::set_size(&map, 0)?;
+    }
+    // The lowest number is the queue's.
+    let pin = through::pin(&file);
+    drop(file);
+    let fd = queues::reopen(tls, map.map(), kept(flags))?;
+    through::enter(fd, pin, target.is_read_only());
+    Ok(Some(fd))
+}
+
+/// Makes a queue with default attributes, and opens it.
+fn make(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result<i32> {
+    if target.is_read_only() {
+        return Err(Errno::EROFS);
+    }
+    let place = target.place.place();
+    // While it is made the namespace cannot end; if it has ended nothing is made.
+    let foreign = place.is_virtual() && !ns::current(tls).is_ok_and(|own| core::ptr::eq(own, place));
+    let held = match foreign.then(|| member::hold(place, 0)).transpose() {
+        Err(Errno::ENOENT) => return Err(Errno::EACCES),
+        other => other?,
+    };
+    let made = queues::create(tls, place, target.name(), kept(flags) | flags & libc::O_DIRECT, mode & 0o7777);
+    if held.is_some() {
+        drop(held);
+        // Its last task may have left meanwhile, and have found that somebody is there.
+        life::teardown(place.dir());
+    }
+    let fd = made?;
+    if let Ok(file) = kernel_open(target, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC) {
+        through::enter(fd, through::pin(&file), false);
+    }
+    Ok(fd)
+}
+
+/// mknod(2) of a regular file: a queue with default attributes. Of anything else: the refusal.
+///
+/// # Errors
+///
+/// EEXIST, EROFS, EPERM; as [`open`].
+pub fn make_node(tls: &'static Tls, target: &Target, mode: u32) -> Result<usize> {
+    match mode & libc::S_IFMT {
+        0 | libc::S_IFREG if !target.slash => {
+            if target.stat().is_ok() {
+                return Err(Errno::EEXIST);
+            }
+            let fd = make(tls, target, libc::O_RDONLY, mode)?;
+            crate::interpose::fd::mqns_close(fd);
+            Ok(0)
+        }
+        libc::S_IFLNK => Err(Errno::EINVAL),
+        _ => refuse(target),
+    }
+}
+
+/// mkdir(2), symlink(2), mkfifo(3), bind(2): nothing but queues can be made.
+///
+/// # Errors
+///
+/// EEXIST, EROFS, EACCES (the directory's mode), or EPERM.
+pub fn refuse(target: &Target) -> Result<usize> {
+    match target.stat() {
+        Ok(_) => return Err(Errno::EEXIST),
+        Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    if target.is_read_only() {
+        return Err(Errno::EROFS);
+    }
+    may_change(target)?;
+    Err(Errno::EPERM)
+}
+
+/// Whether the directory's mode lets the caller change it.
+fn may_change(target: &Target) -> Result<()> {
+    let mut link = crate::sys::path::Path::new(&[b"/proc/thread-self/fd/"])?;
+    link.push_decimal(target.dir.0 as u64)?;
+    const AT_EACCESS: i32 = 0x200;
+    // SAFETY: a NUL-terminated path.
+    unsafe { syscall!(SYS_faccessat2, libc::AT_FDCWD, link.as_ptr(), libc::W_OK | libc::X_OK, AT_EACCESS) }.map(|_| ())
+}
+
+/// unlink(2): as mq_unlink(3) in that namespace.
+///
+/// # Errors
+///
+/// EROFS, ENOENT, EPERM (not the owner; the directory is sticky), EACCES, EBUSY (mounted upon).
+pub fn unlink(tls: &'static Tls, target: &Target) -> Result<usize> {
+    if target.is_read_only() {
+        return Err(Errno::EROFS);
+    }
+    if target.slash {
+        return Err(target.stat().map_or_else(|errno| errno, |_| Errno::ENOTDIR));
+    }
+    queues::unlink(tls, target.place.place(), target.name()).map(|()| 0)
+}
+
+/// link(2) within a mount.
+///
+/// # Errors
+///
+/// ENOENT: no source. As [`refuse`].
+pub fn link(from: &Target, to: &Target) -> Result<usize> {
+    from.stat()?;
+    refuse(to)
+}
+
+/// renameat2(2) within a mount.
+///
+/// # Errors
+///
+/// EINVAL, ENOENT, EEXIST, EROFS, EPERM.
+pub fn rename(from: &Target, to: &Target, flags: u32) -> Result<usize> {
+    const NOREPLACE: u32 = 1;
+    const EXCHANGE: u32 = 2;
+    const WHITEOUT: u32 = 4;
+    if flags & !(NOREPLACE | EXCHANGE | WHITEOUT) != 0 || flags & EXCHANGE != 0 && flags & (NOREPLACE | WHITEOUT) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if from.is_read_only() {
+        return Err(Errno::EROFS);
+    }
+    let source = from.stat()?;
+    let over = to.stat();
+    if flags & NOREPLACE != 0 && over.is_ok() {
+        return Err(Errno::EEXIST);
+    }
+    if flags & EXCHANGE != 0 {
+        over?;
+    } else if over.is_ok_and(|over| over.st_ino == source.st_ino) {
+        return Ok(0);
+    }
+    if from.slash || to.slash {
+        return Err(Errno::ENOTDIR);
+    }
+    may_change(from)?;
+    // "if (!old_dir->i_op->rename) return -EPERM", after who may remove the source.
+    Err(Errno::EPERM)
+}
+
+/// Changes of a file's mode, owner, times or size: `change` on the queue, if the mount allows.
+///
+/// # Errors
+///
+/// EROFS; those of the change.
+pub fn change(
+    tls: &'static Tls,
+    target: &Target,
+    change: impl FnOnce(&Pinned) -> Result<usize>,
+    natural: impl FnOnce() -> Result<usize>,
+) -> Result<usize> {
+    let st = target.stat()?;
+    if target.is_read_only() {
+        return Err(Errno::EROFS);
+    }
+    match queues::map_queue(tls, target.place.place(), st.st_ino) {
+        Ok(map) => change(&map),
+        // Not this user's affair: the kernel says so.
+        Err(_) => natural(),
+    }
+}
+
+/// access(2).
+///
+/// # Errors
+///
+/// EROFS: writing, through a read-only mount. EACCES: executing. Those of access(2).
+pub fn access(target: &Target, mode: i32, flags: i32) -> Result<usize> {
+    let path = target.path();
+    // SAFETY: the path is NUL-terminated.
+    unsafe {
+        if flags == 0 {
+            syscall!(SYS_faccessat, target.dir.0, path.as_ptr(), mode)?;
+        } else {
+            syscall!(SYS_faccessat2, target.dir.0, path.as_ptr(), mode, flags)?;
+        }
+    }
+    if mode & libc::W_OK != 0 && target.place.is_read_only() {
+        return Err(Errno::EROFS);
+    }
+    if mode & libc::X_OK != 0 { Err(Errno::EACCES) } else { Ok(0) }
+}

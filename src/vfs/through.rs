@@ -1,0 +1,146 @@
+//! Descriptors that were opened through a mount keep it busy, and their link in proc(5) is the path through
+//! it.
+//!
+//! A queue descriptor is the queue's FIFO, which lies elsewhere. So the file itself is mapped, without access:
+//! a mapping uses the mount as a descriptor does, and needs none. The kernel tells its path in
+//! `/proc/self/maps`.
+//!
+//! DEVIATION: over exec, and to other processes, a descriptor goes without. So does one of a file that its
+//! owner may not read.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::abi::{Errno, Result};
+use crate::sys::path::{Fd, Path};
+use crate::syscall;
+
+/// By descriptor, as far as numbers fit: the address of its mapping, and [`READ_ONLY`].
+static PINS: [AtomicUsize; 4096] = [const { AtomicUsize::new(0) }; 4096];
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// The mount was read-only.
+const READ_ONLY: usize = 1;
+const PAGE: usize = 4096;
+
+/// A mapping of a file, 0 if there can be none.
+pub fn pin(file: &Fd) -> usize {
+    let map = |fd: i32| {
+        // SAFETY: a new mapping without access.
+        unsafe { syscall!(SYS_mmap, 0, PAGE, libc::PROT_NONE, libc::MAP_SHARED, fd, 0) }
+    };
+    if let Ok(at) = map(file.0) {
+        return at;
+    }
+    // It was opened for writing only.
+    let again = || -> Result<usize> {
+        let mut link = Path::new(&[b"/proc/thread-self/fd/"])?;
+        link.push_decimal(file.0 as u64)?;
+        map(link.open_own(libc::O_RDONLY | libc::O_NONBLOCK)?.0)
+    };
+    again().unwrap_or(0)
+}
+
+/// Notes a mapping for a descriptor.
+pub fn enter(fd: i32, at: usize, read_only: bool) {
+    if at == 0 {
+        return;
+    }
+    forget(fd);
+    match PINS.get(fd as usize) {
+        Some(slot) => {
+            slot.store(at | if read_only { READ_ONLY } else { 0 }, Ordering::Release);
+            COUNT.fetch_add(1, Ordering::Relaxed);
+        }
+        None => unmap(at),
+    }
+}
+
+fn unmap(at: usize) {
+    // SAFETY: a mapping of ours without access, which nobody looks into.
+    let _ = unsafe { syscall!(SYS_munmap, at & !(PAGE - 1), PAGE) };
+}
+
+/// `fd` is closed.
+#[inline(always)]
+pub fn forget(fd: i32) {
+    if COUNT.load(Ordering::Relaxed) != 0 {
+        take_off(fd);
+    }
+}
+
+#[cold]
+fn take_off(fd: i32) {
+    let at = PINS.get(fd as usize).map_or(0, |slot| slot.swap(0, Ordering::AcqRel));
+    if at != 0 {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+        unmap(at);
+    }
+}
+
+/// `to` is a duplicate of `from`.
+#[inline(always)]
+pub fn duplicated(from: i32, to: i32) {
+    if COUNT.load(Ordering::Relaxed) != 0 {
+        copy(from, to);
+    }
+}
+
+#[cold]
+fn copy(from: i32, to: i32) {
+    forget(to);
+    let at = PINS.get(from as usize).map_or(0, |slot| slot.load(Ordering::Acquire));
+    if at != 0 {
+        const MREMAP_MAYMOVE: i32 = 1;
+        // SAFETY: an old size of 0 makes a second mapping of a shared one (mremap(2)).
+        if let Ok(second) = unsafe { syscall!(SYS_mremap, at & !(PAGE - 1), 0, PAGE, MREMAP_MAYMOVE) } {
+            enter(to, second, at & READ_ONLY != 0);
+        }
+    }
+}
+
+/// Whether the descriptor was opened through a read-only mount.
+pub fn is_read_only(fd: i32) -> bool {
+    COUNT.load(Ordering::Relaxed) != 0
+        && PINS.get(fd as usize).is_some_and(|slot| slot.load(Ordering::Acquire) & READ_ONLY != 0)
+}
+
+/// The path of the file by the mount through which a descriptor was opened, with what proc(5) puts behind
+/// it.
+///
+/// # Errors
+///
+/// ENOENT: it was not opened through a mount.
+pub fn path(fd: i32) -> Result<Path> {
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        return Err(Errno::ENOENT);
+    }
+    let at = PINS.get(fd as usize).map_or(0, |slot| slot.load(Ordering::Acquire)) & !(PAGE - 1);
+    if at == 0 {
+        return Err(Errno::ENOENT);
+    }
+    let mut link = Path::new(&[b"/proc/thread-self/map_files/"])?;
+    link.push_hex(at as u64)?;
+    link.push(b"-")?;
+    link.push_hex((at + PAGE) as u64)?;
+    match link.read_link_at(libc::AT_FDCWD) {
+        Ok(path) => Ok(path),
+        Err(_) => in_maps(at),
+    }
+}
+
+/// The same from `/proc/self/maps`, for those who may not read the above (CAP_CHECKPOINT_RESTORE, or Linux
+/// before 5.9).
+fn in_maps(at: usize) -> Result<Path> {
+    let mut start = Path::empty();
+    start.push_hex(at as u64)?;
+    start.push(b"-")?;
+    let file = Path::new(&[b"/proc/self/maps"])?.open_own(libc::O_RDONLY)?;
+    let mut found = None;
+    crate::sys::proc::each_line(&file, |line| {
+        if line.starts_with(start.as_bytes())
+            && let Some(slash) = line.iter().position(|&b| b == b'/')
+        {
+            found = Path::new(&[&line[slash..]]).ok();
+        }
+    });
+    found.ok_or(Errno::ENOENT)
+}
