@@ -13,9 +13,13 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -484,21 +488,38 @@ const unsigned char cshim_intercepted[512] = {
     [SYS_read] = 1, [SYS_pread64] = 1, [SYS_write] = 1, [SYS_pwrite64] = 1, [SYS_lseek] = 1, [SYS_fstat] = 1,
     [SYS_ftruncate] = 1, [SYS_fchmod] = 1, [SYS_fchown] = 1, [SYS_fsync] = 1, [SYS_fdatasync] = 1,
     [SYS_unshare] = 1, [SYS_setns] = 1, [SYS_clone] = 1, [SYS_clone3] = 1, [SYS_execve] = 1, [SYS_execveat] = 1,
-    [SYS_openat] = 1, [SYS_readlinkat] = 1, [SYS_newfstatat] = 1,
-    [SYS_statx] = 1,
+    [SYS_openat] = 1, [SYS_readlinkat] = 1, [SYS_newfstatat] = 1, [SYS_openat2] = 1,
+    [SYS_statx] = 1, [SYS_statfs] = 1, [SYS_fstatfs] = 1, [SYS_truncate] = 1, [SYS_utimensat] = 1,
+    [SYS_mount] = 1, [SYS_umount2] = 1, [SYS_fsopen] = 1, [SYS_fsconfig] = 1, [SYS_fsmount] = 1, [SYS_fspick] = 1,
+    [SYS_unlinkat] = 1, [SYS_mkdirat] = 1, [SYS_renameat2] = 1, [SYS_linkat] = 1, [SYS_symlinkat] = 1,
+    [SYS_mknodat] = 1, [SYS_fchmodat] = 1, [SYS_fchownat] = 1, [SYS_faccessat] = 1, [SYS_faccessat2] = 1,
+    [SYS_sendfile] = 1, [SYS_splice] = 1, [SYS_copy_file_range] = 1,
+#ifdef SYS_renameat
+    [SYS_renameat] = 1,
+#endif
 #ifdef SYS_open
-    [SYS_open] = 1, [SYS_readlink] = 1, [SYS_stat] = 1,
+    [SYS_open] = 1, [SYS_readlink] = 1, [SYS_stat] = 1, [SYS_lstat] = 1, [SYS_creat] = 1, [SYS_unlink] = 1,
+    [SYS_mkdir] = 1, [SYS_rename] = 1, [SYS_link] = 1, [SYS_symlink] = 1, [SYS_mknod] = 1, [SYS_chmod] = 1,
+    [SYS_chown] = 1, [SYS_lchown] = 1, [SYS_access] = 1,
 #endif
 };
 
 extern long mqns_unshare(int);
 extern long mqns_setns(int, int);
+extern long mqns_splice(int, int);
+extern long mqns_copy_file_range(int, int);
+extern long mqns_vfs_open(int, const char *, int, mode_t);
+/* Of libc 2.36 and later, and our own anyway. */
+extern int fsopen(const char *, unsigned);
+extern int fsconfig(int, unsigned, const char *, const void *, int);
+extern int fsmount(int, unsigned, unsigned);
+extern int fspick(int, const char *, unsigned);
 extern long cshim_raw_clone(long (*)(long, long, long, long, long, long, long), long, long, long, long, long);
 extern long cshim_raw_clone3(long (*)(long, long, long, long, long, long, long), long, long);
 static long raw_function(long nr, long a, long b, long c, long d, long e, long f) { return raw(nr, a, b, c, d, e, f); }
 
 /* syscall(2) with one of those numbers: not a cancellation point, and errno as the kernel has it. */
-long cshim_syscall(long nr, long a, long b, long c, long d, long e)
+long cshim_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
     struct wait w;
     long r;
@@ -572,7 +593,90 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e)
         return fstatat((int)a, (const char *)b, (struct stat *)c, (int)d);
     case SYS_statx:
         return statx((int)a, (const char *)b, (int)c, (unsigned)d, (struct statx *)e);
+    case SYS_statfs:
+        return statfs((const char *)a, (struct statfs *)b);
+    case SYS_fstatfs:
+        return fstatfs((int)a, (struct statfs *)b);
+    case SYS_truncate:
+        return truncate((const char *)a, b);
+    case SYS_utimensat:
+        /* libc refuses what this system call takes: the descriptor itself. */
+        if (b == 0)
+            return futimens((int)a, (const struct timespec *)c);
+        return utimensat((int)a, (const char *)b, (const struct timespec *)c, (int)d);
+    case SYS_mount:
+        return mount((const char *)a, (const char *)b, (const char *)c, (unsigned long)d, (const void *)e);
+    case SYS_umount2:
+        return umount2((const char *)a, (int)b);
+    case SYS_fsopen:
+        return fsopen((const char *)a, (unsigned)b);
+    case SYS_fsconfig:
+        return fsconfig((int)a, (unsigned)b, (const char *)c, (const void *)d, (int)e);
+    case SYS_fsmount:
+        return fsmount((int)a, (unsigned)b, (unsigned)c);
+    case SYS_fspick:
+        return fspick((int)a, (const char *)b, (unsigned)c);
+    case SYS_unlinkat:
+        return unlinkat((int)a, (const char *)b, (int)c);
+    case SYS_mkdirat:
+        return mkdirat((int)a, (const char *)b, (mode_t)c);
+    case SYS_renameat2:
+        return renameat2((int)a, (const char *)b, (int)c, (const char *)d, (unsigned)e);
+#ifdef SYS_renameat
+    case SYS_renameat:
+        return renameat((int)a, (const char *)b, (int)c, (const char *)d);
+#endif
+    case SYS_linkat:
+        return linkat((int)a, (const char *)b, (int)c, (const char *)d, (int)e);
+    case SYS_symlinkat:
+        return symlinkat((const char *)a, (int)b, (const char *)c);
+    case SYS_mknodat:
+        return mknodat((int)a, (const char *)b, (mode_t)c, (dev_t)d);
+    case SYS_fchmodat:
+        return fchmodat((int)a, (const char *)b, (mode_t)c, 0);
+    case SYS_fchownat:
+        return fchownat((int)a, (const char *)b, (uid_t)c, (gid_t)d, (int)e);
+    case SYS_faccessat:
+        return faccessat((int)a, (const char *)b, (int)c, 0);
+    case SYS_faccessat2:
+        return faccessat((int)a, (const char *)b, (int)c, (int)d);
+    case SYS_sendfile:
+        return sendfile((int)a, (int)b, (off_t *)c, (size_t)d);
+    case SYS_openat2: {
+        /* struct open_how: flags, mode, resolve. */
+        uint64_t how[3];
+        r = BYPASS;
+        if (d >= 24 && mqns_copy(how, (const void *)c, sizeof how) == 0 && how[2] == 0)
+            r = mqns_vfs_open((int)a, (const char *)b, (int)how[0], (mode_t)how[1]);
+        if (r == BYPASS)
+            r = raw(nr, a, b, c, d, 0, 0);
+        break;
+    }
 #ifdef SYS_open
+    case SYS_lstat:
+        return lstat((const char *)a, (struct stat *)b);
+    case SYS_creat:
+        return creat((const char *)a, (mode_t)b);
+    case SYS_unlink:
+        return unlink((const char *)a);
+    case SYS_mkdir:
+        return mkdir((const char *)a, (mode_t)b);
+    case SYS_rename:
+        return rename((const char *)a, (const char *)b);
+    case SYS_link:
+        return link((const char *)a, (const char *)b);
+    case SYS_symlink:
+        return symlink((const char *)a, (const char *)b);
+    case SYS_mknod:
+        return mknod((const char *)a, (mode_t)b, (dev_t)c);
+    case SYS_chmod:
+        return chmod((const char *)a, (mode_t)b);
+    case SYS_chown:
+        return chown((const char *)a, (uid_t)b, (gid_t)c);
+    case SYS_lchown:
+        return lchown((const char *)a, (uid_t)b, (gid_t)c);
+    case SYS_access:
+        return access((const char *)a, (int)b);
     case SYS_open:
         return open((const char *)a, (int)b, (mode_t)c);
     case SYS_readlink:
@@ -580,6 +684,12 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e)
     case SYS_stat:
         return stat((const char *)a, (struct stat *)b);
 #endif
+    case SYS_splice:
+    case SYS_copy_file_range:
+        r = nr == SYS_splice ? mqns_splice((int)a, (int)c) : mqns_copy_file_range((int)a, (int)c);
+        if (r == BYPASS)
+            r = raw(nr, a, b, c, d, e, f);
+        break;
     default:
         r = mqns_file(nr, (int)a, b, c, d);
         if (r == BYPASS)

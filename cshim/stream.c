@@ -13,11 +13,11 @@
 extern long mqns_sysctl_open(const char *, int);
 extern long mqns_sysctl_write(int, const char *, size_t);
 extern void mqns_sysctl_refresh(int);
-extern void *mqns_next_fopen(int);
+extern void *mqns_next_stream(int);
+extern int mqns_is_queue(int);
 extern long mqns_ns_opened(int, const char *, int, int);
 extern long mqns_vfs_open(int, const char *, int, mode_t);
 extern int mqns_is_mount_table(const char *);
-extern void *mqns_next_setmntent(void);
 
 static ssize_t stream_read(void *cookie, char *to, size_t n)
 {
@@ -54,6 +54,72 @@ static ssize_t queue_write(void *cookie, const char *from, size_t n)
 
 static int stream_close(void *cookie) { return close((int)(intptr_t)cookie); }
 
+/* Streams with functions of their own, which have no descriptor to stdio's knowledge. */
+static struct { FILE *stream; int fd; } known[64];
+static int any_known;
+
+static void remember(FILE *stream, int fd)
+{
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        FILE *none = NULL;
+        if (__atomic_compare_exchange_n(&known[i].stream, &none, stream, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+            known[i].fd = fd;
+            __atomic_store_n(&any_known, 1, __ATOMIC_RELEASE);
+            return;
+        }
+    }
+}
+
+static int queue_close(void *cookie)
+{
+    int fd = (int)(intptr_t)cookie;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].stream != NULL && known[i].fd == fd)
+            __atomic_store_n(&known[i].stream, NULL, __ATOMIC_RELEASE);
+    return close(fd);
+}
+
+/* fileno(3). */
+int cshim_fileno(FILE *stream)
+{
+    if (__atomic_load_n(&any_known, __ATOMIC_ACQUIRE))
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            if (__atomic_load_n(&known[i].stream, __ATOMIC_ACQUIRE) == stream)
+                return known[i].fd;
+    return ((int (*)(FILE *))mqns_next_stream(4))(stream);
+}
+
+/* A stream of a queue descriptor. */
+static FILE *queue_stream(int fd, const char *mode)
+{
+    static const cookie_io_functions_t functions = { queue_read, queue_write, stream_seek, queue_close };
+    FILE *stream = fopencookie((void *)(intptr_t)fd, mode, functions);
+    if (stream != NULL)
+        remember(stream, fd);
+    return stream;
+}
+
+/* fdopen(3). */
+FILE *cshim_fdopen(int fd, const char *mode)
+{
+    if (mqns_is_queue(fd))
+        return queue_stream(fd, mode);
+    return ((FILE *(*)(int, const char *))mqns_next_stream(3))(fd, mode);
+}
+
+/* A program that is started with a queue as one of its standard streams. */
+void cshim_standard_streams(void)
+{
+    if (mqns_is_queue(0))
+        stdin = queue_stream(0, "r");
+    if (mqns_is_queue(1))
+        stdout = queue_stream(1, "w");
+    if (mqns_is_queue(2)) {
+        stderr = queue_stream(2, "w");
+        setvbuf(stderr, NULL, _IONBF, 0);
+    }
+}
+
 static FILE *open_stream(const char *path, const char *mode, int next)
 {
     int flags = strchr(mode, '+') ? O_RDWR : mode[0] == 'r' ? O_RDONLY : O_WRONLY;
@@ -75,17 +141,16 @@ static FILE *open_stream(const char *path, const char *mode, int next)
     long queue = mqns_vfs_open(AT_FDCWD, path,
                                flags | made | (strchr(mode, 'x') ? O_EXCL : 0) | (strchr(mode, 'e') ? O_CLOEXEC : 0), 0666);
     if (queue != BYPASS) {
-        static const cookie_io_functions_t functions = { queue_read, queue_write, stream_seek, stream_close };
         if (queue < 0) {
             errno = (int)-queue;
             return NULL;
         }
-        FILE *stream = fopencookie((void *)(intptr_t)queue, mode, functions);
+        FILE *stream = queue_stream((int)queue, mode);
         if (stream == NULL)
             close((int)queue);
         return stream;
     }
-    FILE *stream = ((FILE *(*)(const char *, const char *))mqns_next_fopen(next))(path, mode);
+    FILE *stream = ((FILE *(*)(const char *, const char *))mqns_next_stream(next))(path, mode);
     if (stream != NULL && mqns_is_mount_table(path)) {
         int error = errno;
         mqns_ns_opened(AT_FDCWD, path, 0, fileno(stream));
@@ -124,7 +189,7 @@ FILE *cshim_fopen64(const char *path, const char *mode) { return open_stream(pat
 FILE *cshim_setmntent(const char *path, const char *mode)
 {
     if (!mqns_is_mount_table(path))
-        return ((FILE *(*)(const char *, const char *))mqns_next_setmntent())(path, mode);
+        return ((FILE *(*)(const char *, const char *))mqns_next_stream(2))(path, mode);
     char cloexec[16] = "";
     size_t length = strlen(mode);
     if (length > sizeof cloexec - 2)

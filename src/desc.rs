@@ -358,6 +358,10 @@ impl Closed {
         let pinned = maps::released(self.map);
         if flags & F_UNLINKED != 0 && flags & F_DEAD == 0 {
             ns::queues::destroy_if_unused(tls, &pinned);
+        } else if let Ok(place) = ns::Place::of(pinned.place.load(Ordering::Relaxed))
+            && place.is_dead()
+        {
+            ns::life::release(place);
         }
         maps::tidy(tls, pinned);
     }
@@ -368,6 +372,10 @@ impl Closed {
 #[cold]
 pub fn identify(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
     let st = stat_fd(fd).ok()?;
+    if st.st_mode & libc::S_IFMT == libc::S_IFREG && crate::vfs::any() && crate::vfs::is_device(st.st_dev) {
+        crate::vfs::ops::convert(tls, fd, &st)?;
+        return known(fd);
+    }
     if st.st_mode & libc::S_IFMT != libc::S_IFIFO {
         return None;
     }
@@ -476,25 +484,30 @@ pub fn next_known(first: u32, last: u32) -> Option<i32> {
     None
 }
 
-/// Whether a queue whose name is gone is among the known descriptors.
-pub fn any_nameless() -> bool {
+/// Whether a queue may be gone with its last descriptor: its name is, or its namespace.
+fn is_passing(map: &Map) -> bool {
+    map.header().flags.load(Ordering::Relaxed) & F_UNLINKED != 0
+        || ns::Place::of(map.place.load(Ordering::Relaxed)).is_ok_and(ns::Place::is_dead)
+}
+
+/// Whether such a queue is among the known descriptors.
+pub fn any_passing() -> bool {
     let mut from = 0;
     while let Some(fd) = next_known(from, u32::MAX) {
         from = fd as u32 + 1;
-        if known(fd).is_some_and(|d| d.map.header().flags.load(Ordering::Relaxed) & F_UNLINKED != 0) {
+        if known(fd).is_some_and(|d| is_passing(d.map)) {
             return true;
         }
     }
     false
 }
 
-/// Closes the descriptors of queues whose name is gone: the process is ending.
-pub fn close_nameless() {
+/// Closes the descriptors of such queues: the process is ending.
+pub fn close_passing() {
     let mut from = 0;
     while let Some(fd) = next_known(from, u32::MAX) {
         from = fd as u32 + 1;
-        let nameless = known(fd).is_some_and(|d| d.map.header().flags.load(Ordering::Relaxed) & F_UNLINKED != 0);
-        if nameless
+        if known(fd).is_some_and(|d| is_passing(d.map))
             && let Some(closed) = forget(fd)
             && let Ok(tls) = tls::ready()
         {

@@ -21,7 +21,6 @@ use crate::ns::{Place, queues};
 use crate::offset;
 use crate::queue::{self, notify};
 use crate::shm::Map;
-use crate::shm::layout::F_BEREFT;
 use crate::shm::layout::Header;
 use crate::sys::path::{Fd, Path, stat_fd};
 use crate::sys::tls::{self, Tls};
@@ -85,17 +84,11 @@ fn real(map: &Map) -> Option<Real> {
         {
             return Some(found);
         }
-        if let Some(found) = look(queues::hidden(place, map.ino, b".x"), is_bereft(map)) {
+        if let Some(found) = look(queues::hidden(place, map.ino, b".x"), false) {
             return Some(found);
         }
     }
     None
-}
-
-/// Whether the queue would have its name still if its namespace lived. The kernel drops the file system
-/// as a whole then, and takes no name away.
-fn is_bereft(map: &Map) -> bool {
-    map.header().flags.load(Relaxed) & F_BEREFT != 0
 }
 
 /// Whole seconds since the epoch: the mqueue file system knows nothing finer.
@@ -187,6 +180,10 @@ pub fn dress_directory(st: &mut libc::stat, place: &Place) {
         }
         st.st_size = BASE + ENTRY * entries;
         st.st_blocks = 0;
+    }
+    if st.st_mtime > st.st_atime && st.st_mtime == st.st_ctime {
+        // A file has been made or removed, which sets all three.
+        st.st_atime = st.st_mtime;
     }
     st.st_nlink = 2;
     st.st_blksize = BLOCK as _;
@@ -679,6 +676,16 @@ impl Held {
     }
 }
 
+/// Whether a descriptor's file may be changed at all.
+///
+/// # Errors
+///
+/// EROFS: it was opened through a read-only mount, or the file system is read-only.
+pub fn writable(d: &Descriptor) -> Result<()> {
+    let read_only = Place::of(d.map.place.load(Relaxed)).is_ok_and(Place::is_read_only);
+    if read_only || through::is_read_only(d.fd) { Err(Errno::EROFS) } else { Ok(()) }
+}
+
 /// chown(2).
 fn chown_at(path: &Path, uid: u32, gid: u32) -> Result<()> {
     // SAFETY: a NUL-terminated path.
@@ -724,8 +731,13 @@ pub fn set_times(map: &Map, times: Option<[libc::timespec; 2]>) -> Result<usize>
 ///
 /// EINVAL: negative, too long, or not open for writing.
 pub fn truncate(d: &Descriptor, len: i64) -> Result<usize> {
-    if !d.may_send() || !(0..=MAX_NON_LFS).contains(&len) {
+    if !d.may_send() || len < 0 {
         return Err(Errno::EINVAL);
+    }
+    if len > MAX_NON_LFS {
+        // "EFBIG: larger than the maximum file size"; without O_LARGEFILE it is checked before.
+        let large = desc::visible_flags(d.fd, 0) & desc::LARGEFILE != 0;
+        return Err(if large { Errno(libc::EFBIG) } else { Errno::EINVAL });
     }
     match set_size(d.map, len) {
         // A descriptor is enough for the kernel: permission was checked when it was opened.

@@ -605,6 +605,14 @@ extern "C" fn look_at_inherited() {
     if across::adopt(&bridges[..count]) {
         look_at_high_numbers();
     }
+    if (0..3).any(desc::is_known) {
+        // SAFETY: no other thread is there yet, and nothing has been read or written.
+        unsafe { cshim_standard_streams() };
+    }
+}
+
+unsafe extern "C" {
+    fn cshim_standard_streams();
 }
 
 /// Whether the process knows of such descriptors under higher numbers.

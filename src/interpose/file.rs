@@ -5,8 +5,7 @@
 //! point or not (hence `C-unwind`: pthread_cancel unwinds through these frames, which hold nothing
 //! to destroy).
 //!
-//! Not here, because libc calls the kernel itself or because it is no use on a queue: stdio on such
-//! a descriptor, sendfile(2), splice(2), copy_file_range(2), extended attributes.
+//! stdio calls the kernel behind every hook: streams of queues get functions of their own (`cshim/stream.c`).
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
@@ -298,10 +297,10 @@ macro_rules! hooks {
         hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::truncate(&t, $len))
     };
     (@target access $path:ident $mode:ident) => {
-        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| ops::access(&t, $mode, 0))
+        hooks!(@look libc::AT_FDCWD, $path, FOLLOW, |t| ops::access(&t, $mode, 0))
     };
     (@target faccessat $dir:ident $path:ident $mode:ident $flags:ident) => {
-        hooks!(@at $dir, $path, $flags, |t| ops::access(&t, $mode, $flags & libc::AT_EACCESS))
+        hooks!(@look $dir, $path, $flags, |t| ops::access(&t, $mode, $flags & libc::AT_EACCESS))
     };
     (@target __open_2 $path:ident $flags:ident) => { hooks!(@into libc::AT_FDCWD, $path, $flags, 0) };
     (@target __open64_2 $path:ident $flags:ident) => { hooks!(@into libc::AT_FDCWD, $path, $flags, 0) };
@@ -311,6 +310,15 @@ macro_rules! hooks {
     (@target creat64 $path:ident $mode:ident) => { hooks!(@into libc::AT_FDCWD, $path, CREAT, $mode) };
     (@target $($other:ident)*) => {};
     (@at $dir:expr, $path:expr, $flags:expr, |$t:ident| $answer:expr) => {
+        // SAFETY: a user pointer, which the kernel reads first.
+        if vfs::any() && let Some($t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
+            return ret($answer) as c_int;
+        }
+        if let Some(errno) = path::refused_at_root($dir, $path, $flags & NO_FOLLOW == 0) {
+            return ret(Err(errno)) as c_int;
+        }
+    };
+    (@look $dir:expr, $path:expr, $flags:expr, |$t:ident| $answer:expr) => {
         // SAFETY: a user pointer, which the kernel reads first.
         if vfs::any() && let Some($t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
             return ret($answer) as c_int;
@@ -600,23 +608,23 @@ hooks! {
     /// truncate(2).
     fn truncate64(path: Path, len: i64) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::set_size(d.map, len) }
     /// fchmod(2).
-    fn fchmod(fd: c_int, mode: c_uint) -> c_int, fd[] { fd => |d, _| face::chmod(d.map, mode) }
+    fn fchmod(fd: c_int, mode: c_uint) -> c_int, fd[] { fd => |d, _| { face::writable(d)?; face::chmod(d.map, mode) } }
     /// chmod(2).
     fn chmod(path: Path, mode: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chmod(d.map, mode) }
     /// fchmodat(2).
     fn fchmodat(dir: c_int, path: Path, mode: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chmod(d.map, mode) }
     /// fchown(2).
-    fn fchown(fd: c_int, uid: c_uint, gid: c_uint) -> c_int, fd[] { fd => |d, _| face::chown(d.map, uid, gid) }
+    fn fchown(fd: c_int, uid: c_uint, gid: c_uint) -> c_int, fd[] { fd => |d, _| { face::writable(d)?; face::chown(d.map, uid, gid) } }
     /// chown(2).
     fn chown(path: Path, uid: c_uint, gid: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chown(d.map, uid, gid) }
     /// fchownat(2).
     fn fchownat(dir: c_int, path: Path, uid: c_uint, gid: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chown(d.map, uid, gid) }
     /// futimens(3).
-    fn futimens(fd: c_int, times: *const libc::timespec) -> c_int, fd[] { fd => |d, _| face::set_times(d.map, user_times(times, Ok)?) }
+    fn futimens(fd: c_int, times: *const libc::timespec) -> c_int, fd[] { fd => |d, _| { face::writable(d)?; face::set_times(d.map, user_times(times, Ok)?) } }
     /// utimensat(2).
     fn utimensat(dir: c_int, path: Path, times: *const libc::timespec, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::set_times(d.map, user_times(times, Ok)?) }
     /// futimes(3).
-    fn futimes(fd: c_int, times: *const libc::timeval) -> c_int, fd[] { fd => |d, _| face::set_times(d.map, user_times(times, from_timeval)?) }
+    fn futimes(fd: c_int, times: *const libc::timeval) -> c_int, fd[] { fd => |d, _| { face::writable(d)?; face::set_times(d.map, user_times(times, from_timeval)?) } }
     /// futimesat(2): with a null path the descriptor itself.
     fn futimesat(dir: c_int, path: Path, times: *const libc::timeval) -> c_int, at[] { dir, path, if path.is_null() { libc::AT_EMPTY_PATH } else { FOLLOW } => |d, _| face::set_times(d.map, user_times(times, from_timeval)?) }
     /// access(2).
@@ -738,6 +746,69 @@ pub unsafe extern "C" fn mmap64(
     unsafe { mmap(at, len, prot, flags, fd, offset) }
 }
 
+// What copies between descriptors by itself: a queue is neither read nor written so.
+
+/// splice(2), tee(2), sendfile(2): EINVAL; BYPASS: no queue.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_splice(from: c_int, to: c_int) -> isize {
+    if desc::is_known(from) || desc::is_known(to) { raw_result(Err(Errno::EINVAL)) } else { BYPASS }
+}
+
+/// copy_file_range(2): EXDEV, or within the file system EINVAL; BYPASS: no queue.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_copy_file_range(from: c_int, to: c_int) -> isize {
+    match (desc::is_known(from), desc::is_known(to)) {
+        (false, false) => BYPASS,
+        (true, true) => raw_result(Err(Errno::EINVAL)),
+        _ => raw_result(Err(Errno(libc::EXDEV))),
+    }
+}
+
+macro_rules! copies {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*), $asked:expr;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// The C prototype's.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> isize {
+            let answer = $asked;
+            if answer != BYPASS {
+                return ret(crate::sys::check(answer));
+            }
+            const NAME: &core::ffi::CStr =
+                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => panic!(),
+                };
+            static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+            let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
+            if at == 0 {
+                at = find_next(NAME);
+                NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
+            }
+            // SAFETY: the symbol's prototype is this function's.
+            let next = unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> isize>(at) };
+            // SAFETY: the caller's contract is its.
+            unsafe { next($($arg),*) }
+        }
+    )*};
+}
+
+copies! {
+    /// sendfile(2).
+    fn sendfile(to: c_int, from: c_int, at: *mut i64, len: usize), mqns_splice(from, to);
+    /// sendfile(2).
+    fn sendfile64(to: c_int, from: c_int, at: *mut i64, len: usize), mqns_splice(from, to);
+    /// splice(2).
+    fn splice(from: c_int, at: *mut i64, to: c_int, to_at: *mut i64, len: usize, flags: c_uint), mqns_splice(from, to);
+    /// tee(2).
+    fn tee(from: c_int, to: c_int, len: usize, flags: c_uint), mqns_splice(from, to);
+    /// copy_file_range(2).
+    fn copy_file_range(from: c_int, at: *mut i64, to: c_int, to_at: *mut i64, len: usize, flags: c_uint), mqns_copy_file_range(from, to);
+}
+
 // For cshim/: the variadic ones, and syscall(2).
 
 /// open(2) of a path that leads to a queue descriptor; BYPASS: it doesn't.
@@ -788,8 +859,8 @@ pub unsafe extern "C" fn mqns_file(nr: i64, fd: c_int, a: usize, b: usize, c: us
             libc::SYS_lseek => face::lseek(d, a as i64, b as i32),
             libc::SYS_fstat => face::fstat(d, a as *mut Stat),
             libc::SYS_ftruncate => face::truncate(d, a as i64),
-            libc::SYS_fchmod => face::chmod(d.map, a as u32),
-            libc::SYS_fchown => face::chown(d.map, a as u32, b as u32),
+            libc::SYS_fchmod => face::writable(d).and_then(|()| face::chmod(d.map, a as u32)),
+            libc::SYS_fchown => face::writable(d).and_then(|()| face::chown(d.map, a as u32, b as u32)),
             libc::SYS_fsync | libc::SYS_fdatasync => Err(Errno::EINVAL),
             _ => Err(Errno::ENOSYS),
         }

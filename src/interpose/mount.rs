@@ -7,7 +7,7 @@ use super::{next, nsfile, ret};
 use crate::abi::{Errno, Result};
 use crate::ns::{self, Referred};
 use crate::sys::local::LocalLock;
-use crate::sys::path::{Fd, Path, stat_path};
+use crate::sys::path::{Fd, stat_path};
 use crate::syscall;
 use crate::vfs::{self, mount as fs};
 
@@ -68,12 +68,7 @@ pub unsafe extern "C" fn mount(
         {
             return ret(remount(&place, &on, asked, data.cast()).map(|()| 0)) as c_int;
         }
-        let moved = if asked & libc::MS_MOVE != 0 { known_mount(AT, source) } else { None };
-        let result = next(source, target, kind, flags, data);
-        if result == 0 {
-            note_moved(moved, AT, target);
-        }
-        result
+        next(source, target, kind, flags, data)
     }
 }
 
@@ -127,34 +122,6 @@ unsafe fn remount(place: &Referred, on: &Fd, flags: u64, data: *const c_char) ->
     fs::remount(place, on, flags)
 }
 
-/// A mount of a superblock, and what is shown of it.
-type Known = Option<(Referred, fs::Record)>;
-
-/// # Safety
-///
-/// `path` is a user pointer.
-unsafe fn known_mount(at: c_int, path: *const c_char) -> Known {
-    if !vfs::any() {
-        return None;
-    }
-    // SAFETY: the caller's contract.
-    let (place, dir) = unsafe { vfs::root_at(at, path, true) }?;
-    let record = fs::recorded_of(&place, &dir);
-    Some((place, record))
-}
-
-/// # Safety
-///
-/// `path` is NUL-terminated, as the kernel has found.
-unsafe fn note_moved(known: Known, at: c_int, path: *const c_char) {
-    if let Some((place, record)) = known
-        // SAFETY: the caller's contract.
-        && let Some((_, dir)) = unsafe { vfs::root_at(at, path, true) }
-    {
-        fs::attached(&place, &dir, &record);
-    }
-}
-
 /// umount2(2).
 ///
 /// # Safety
@@ -165,18 +132,20 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
     let next = next!(c"umount2": unsafe extern "C" fn(*const c_char, c_int) -> c_int);
     let follow = flags & libc::UMOUNT_NOFOLLOW == 0;
     // The directory is not to be open meanwhile.
-    let known = if vfs::any() {
+    // Looking at a mount would count as a use of it, for MNT_EXPIRE.
+    let known = if vfs::any() && flags & libc::MNT_EXPIRE == 0 {
         // SAFETY: a user pointer, which the kernel reads first.
-        let root = unsafe { vfs::root_at(AT, target, follow) };
-        root.and_then(|(place, dir)| Some((place, Path::of_descriptor(dir.0).ok()?)))
+        unsafe { vfs::root_at(AT, target, follow) }.map(|(place, dir)| (place, fs::id_of(&dir)))
     } else {
         None
     };
     // SAFETY: the caller's contract.
     let result = unsafe { next(target, flags) };
     if result == 0 {
-        if let Some((place, point)) = known {
-            fs::unmounted(&place, point.as_bytes());
+        match known {
+            Some((place, id)) => fs::unmounted(&place, id),
+            None if flags & libc::MNT_EXPIRE != 0 && vfs::any() => nsfile::look(),
+            None => {}
         }
         nsfile::unmounted();
     }
@@ -422,6 +391,8 @@ pub extern "C" fn fsmount(fd: c_int, flags: c_uint, attributes: c_uint) -> c_int
         let source = said.source.as_ref().map_or(&b"none"[..], |record| record.source());
         fs::attached(&place.refer(), &tree, &fs::record(noexec, source));
         said.state = State::Mounted;
+        // From now on the mount keeps the superblock, and nothing the namespace.
+        nsfile::let_go(fd);
         if flags & FSMOUNT_CLOEXEC == 0 {
             // SAFETY: no pointers.
             unsafe { syscall!(SYS_fcntl, tree.0, libc::F_SETFD, 0)? };
@@ -432,41 +403,4 @@ pub extern "C" fn fsmount(fd: c_int, flags: c_uint, attributes: c_uint) -> c_int
         return ret(result) as c_int;
     }
     next!(c"fsmount": extern "C" fn(c_int, c_uint, c_uint) -> c_int)(fd, flags, attributes)
-}
-
-/// move_mount(2): what is shown of the mount goes along.
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn move_mount(
-    from_at: c_int,
-    from: *const c_char,
-    to_at: c_int,
-    to: *const c_char,
-    flags: c_uint,
-) -> c_int {
-    const F_EMPTY_PATH: c_uint = 4;
-    const T_EMPTY_PATH: c_uint = 0x40;
-    let known = if !vfs::any() {
-        None
-    } else if flags & F_EMPTY_PATH != 0 {
-        let tree = core::mem::ManuallyDrop::new(Fd(from_at));
-        vfs::root_of(&tree).map(|place| {
-            let record = fs::recorded_of(&place, &tree);
-            (place, record)
-        })
-    } else {
-        // SAFETY: the caller's contract.
-        unsafe { known_mount(from_at, from) }
-    };
-    type MoveMount = unsafe extern "C" fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int;
-    // SAFETY: the caller's contract.
-    let result = unsafe { next!(c"move_mount": MoveMount)(from_at, from, to_at, to, flags) };
-    if result == 0 && flags & T_EMPTY_PATH == 0 {
-        // SAFETY: the kernel has accepted the path.
-        unsafe { note_moved(known, to_at, to) };
-    }
-    result
 }

@@ -382,10 +382,27 @@ pub unsafe fn kind_of_file_system_at(path: *const c_char) -> Option<i64> {
 
 /// After umount(2): what a bind mount has kept alive may end.
 pub fn unmounted() {
-    if MOUNTED.load(Ordering::Relaxed) != 0
-        && let Ok(place) = ns::current(member::tls())
-    {
+    if MOUNTED.load(Ordering::Relaxed) != 0 {
+        look();
+    }
+}
+
+/// Looks at the caller's namespaces, some of which may end.
+pub fn look() {
+    if let Ok(place) = ns::current(member::tls()) {
         life::look(place.root(), place.accounts(), usize::MAX);
+    }
+}
+
+/// A descriptor keeps its namespace alive no longer.
+pub fn let_go(fd: i32) {
+    // SAFETY: no pointers.
+    let _ = unsafe { syscall!(SYS_flock, fd, libc::LOCK_UN) };
+    if let Some(known @ 1..) = OPEN.get(fd as usize).map(|slot| slot.load(Ordering::Acquire))
+        && let Ok(place) = Place::of(known as usize - 1)
+        && place.is_virtual()
+    {
+        life::teardown(place.dir());
     }
 }
 

@@ -9,6 +9,7 @@ use core::ffi::{c_char, c_int, c_uint, c_void};
 use super::{BYPASS, next, raw_result, ret};
 use crate::abi::{Errno, Result};
 use crate::face;
+use crate::ns::Referred;
 use crate::sys::fault;
 use crate::sys::path::{Fd, stat_fd};
 use crate::sys::tls::Tls;
@@ -201,6 +202,17 @@ pub fn truncate(t: &Target, len: i64) -> Result<usize> {
         },
         || denied().and(Err(Errno::EACCES)),
     )
+}
+
+/// What a change of the directory itself is refused with: EROFS, where the file system is read-only (the
+/// kernel knows of the mount).
+pub fn refused_at_root(at: c_int, path: Path, follow: bool) -> Option<Errno> {
+    if !vfs::any() {
+        return None;
+    }
+    // SAFETY: only the kernel reads the path.
+    let (place, _) = unsafe { vfs::root_at(at, path, follow) }?;
+    place.is_read_only().then_some(Errno::EROFS)
 }
 
 // ---- link, rename -------------------------------------------------------------------------------
@@ -536,18 +548,22 @@ pub unsafe fn extended_status(at: c_int, path: Path, follow: bool, x: &mut libc:
     }
 }
 
+/// After statfs(2): the namespace whose file system a descriptor lies in.
+fn place_of(fd: c_int) -> Option<Referred> {
+    if !vfs::any() {
+        return None;
+    }
+    let st = stat_fd(fd).ok().filter(|st| vfs::is_device(st.st_dev))?;
+    match st.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => vfs::superblock(st.st_dev, st.st_ino),
+        libc::S_IFREG => vfs::target_of_descriptor(fd).map(|t| t.place),
+        _ => None,
+    }
+}
+
 /// After statfs(2): whether it is of the mqueue file system.
 pub fn is_mqueue(fd: c_int) -> bool {
-    if !vfs::any() {
-        return false;
-    }
-    let Ok(st) = stat_fd(fd) else { return false };
-    vfs::is_device(st.st_dev)
-        && match st.st_mode & libc::S_IFMT {
-            libc::S_IFDIR => vfs::superblock(st.st_dev, st.st_ino).is_some(),
-            libc::S_IFREG => vfs::target_of_descriptor(fd).is_some(),
-            _ => false,
-        }
+    place_of(fd).is_some()
 }
 
 /// A descriptor that stands for a path, if that is of the mqueue file system.
@@ -568,25 +584,23 @@ pub fn open_of(path: Path) -> Option<Fd> {
 ///
 /// `to` has been filled in by the kernel.
 pub unsafe fn file_system(fd: c_int, to: *mut libc::statfs) -> Result<usize> {
-    let st = stat_fd(fd)?;
-    let mut dressed = st;
-    status_of_descriptor(fd, &mut dressed);
-    // SAFETY: the caller's contract.
-    unsafe {
-        let flags = vfs::flags_of(&*to);
-        (*to) = face::file_system(dressed.st_dev, vfs::mount::visible_flags(fd, flags));
+    if let Some(place) = place_of(fd) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let flags = vfs::mount::visible_flags(&place, fd, vfs::flags_of(&*to));
+            (*to) = face::file_system(face::device(&place), flags);
+        }
     }
     Ok(0)
 }
 
 /// The same for statvfs(3).
 pub fn file_system_5(fd: c_int, to: &mut libc::statvfs) {
-    let Ok(mut st) = stat_fd(fd) else { return };
-    status_of_descriptor(fd, &mut st);
-    let flags = vfs::mount::visible_flags(fd, to.f_flag as i64) as u64;
+    let Some(place) = place_of(fd) else { return };
+    let flags = vfs::mount::visible_flags(&place, fd, to.f_flag as i64) as u64;
     // SAFETY: plain integers; zero is valid for all of them.
     let mut fs: libc::statvfs = unsafe { core::mem::zeroed() };
     (fs.f_bsize, fs.f_frsize, fs.f_namemax) = (4096, 4096, 255);
-    (fs.f_fsid, fs.f_flag) = (st.st_dev, flags);
+    (fs.f_fsid, fs.f_flag) = (face::device(&place), flags);
     *to = fs;
 }

@@ -197,10 +197,10 @@ pub unsafe extern "C" fn posix_spawnp(
     result
 }
 
-/// Closes what would be lost with this process: descriptors of queues whose name is gone.
-pub fn close_nameless() {
+/// Closes what would be lost with this process: descriptors of queues whose name, or namespace, is gone.
+pub fn close_passing() {
     if desc::any() {
-        desc::close_nameless();
+        desc::close_passing();
     }
 }
 
@@ -211,12 +211,16 @@ pub extern "C" fn mqns_process_ends() {
     if ENDING.swap(1, Relaxed) != 0 {
         return;
     }
+    crate::ns::life::process_ends();
     super::nsfile::close_all();
     if !member::nobody_has_moved() {
         member::process_ends(member::tls());
     }
     // Some may have lost their name by that.
-    close_nameless();
+    close_passing();
+    if crate::vfs::any() {
+        crate::ns::life::mount_namespace_ends();
+    }
     // The memory may be a vfork child's maker's.
     ENDING.store(0, Relaxed);
 }

@@ -6,8 +6,8 @@
 //! * malloc and its kin: not needed, and a dlsym inside them can deadlock.
 //! * `vfork`: cannot be wrapped (the wrapper's frame would be returned from twice).
 //! * `fork`: a child is found out by itself (`sys::tls`), and inherits its namespace with the memory.
-//! * stdio on descriptors (`fdopen`): libc calls the kernel behind every hook.
-//! * `sendfile`, `splice`, `io_uring`: no program uses a queue descriptor with them.
+//! * `freopen`: its stream calls the kernel behind every hook.
+//! * `io_uring`: no program uses a queue descriptor with it.
 //! * `signalfd`: what it delivers is the kernel's own.
 
 /// What stands in for what: file below `src/interpose`, purpose, symbols.
@@ -86,6 +86,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "access",
             "chmod",
             "chown",
+            "copy_file_range",
             "creat",
             "creat64",
             "faccessat",
@@ -143,6 +144,9 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "readlink",
             "readlinkat",
             "readv",
+            "sendfile",
+            "sendfile64",
+            "splice",
             "stat",
             "stat64",
             "statfs",
@@ -151,6 +155,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "statvfs64",
             "statx",
             "sync_file_range",
+            "tee",
             "truncate",
             "truncate64",
             "utimensat",
@@ -204,12 +209,12 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
     (
         "mount",
         "mounts of the mqueue file system, and of namespaces",
-        &["fsconfig", "fsmount", "fsopen", "fspick", "mount", "move_mount", "umount", "umount2"],
+        &["fsconfig", "fsmount", "fsopen", "fspick", "mount", "umount", "umount2"],
     ),
     (
         "sysctl",
         "/proc/sys/fs/mqueue, queues and tables of mounts by stdio",
-        &["fopen", "fopen64", "setmntent"],
+        &["fdopen", "fileno", "fileno_unlocked", "fopen", "fopen64", "setmntent"],
     ),
     (
         "signal",

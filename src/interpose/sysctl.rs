@@ -1,4 +1,4 @@
-//! `/proc/sys/fs/mqueue/*` for this program: open(2), fopen(3) and what follows.
+//! `/proc/sys/fs/mqueue/*` for this program: open(2), fopen(3) and what follows; and the streams of `cshim/`.
 //!
 //! The descriptor is that of a small file in memory with the text, which everything can read; a
 //! write(2) to it sets the limit of the namespace in which it was opened. stdio writes behind our
@@ -21,6 +21,12 @@ jump! {
     fopen => cshim_fopen;
     /// fopen(3) for programs with 64-bit offsets.
     fopen64 => cshim_fopen64;
+    /// fdopen(3).
+    fdopen => cshim_fdopen;
+    /// fileno(3).
+    fileno => cshim_fileno;
+    /// fileno(3), without locking.
+    fileno_unlocked => cshim_fileno;
     /// setmntent(3).
     setmntent => cshim_setmntent;
 }
@@ -216,14 +222,16 @@ pub extern "C" fn mqns_sysctl_refresh(fd: c_int) {
     refresh(fd);
 }
 
-/// The next fopen (0) or fopen64 (1).
+/// The next fopen and so on, by its number in `cshim/`.
 #[unsafe(no_mangle)]
-pub extern "C" fn mqns_next_fopen(which: c_int) -> usize {
-    static NEXT: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
-    let (slot, name) = if which == 0 { (&NEXT[0], c"fopen") } else { (&NEXT[1], c"fopen64") };
+pub extern "C" fn mqns_next_stream(which: c_int) -> usize {
+    const NAMES: [&core::ffi::CStr; 5] = [c"fopen", c"fopen64", c"setmntent", c"fdopen", c"fileno"];
+    static NEXT: [AtomicUsize; NAMES.len()] = [const { AtomicUsize::new(0) }; NAMES.len()];
+    let which = which as usize % NAMES.len();
+    let slot = &NEXT[which];
     let mut at = slot.load(Ordering::Relaxed);
     if at == 0 {
-        at = super::find_next(name);
+        at = super::find_next(NAMES[which]);
         slot.store(at, Ordering::Relaxed);
     }
     at
@@ -243,8 +251,8 @@ pub unsafe extern "C" fn mqns_is_mount_table(path: *const c_char) -> c_int {
     c_int::from(crate::vfs::table::is_candidate(unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes()))
 }
 
-/// The next setmntent.
+/// Whether a descriptor is a queue's.
 #[unsafe(no_mangle)]
-pub extern "C" fn mqns_next_setmntent() -> usize {
-    super::find_next(c"setmntent")
+pub extern "C" fn mqns_is_queue(fd: c_int) -> c_int {
+    c_int::from(crate::desc::is_known(fd))
 }

@@ -114,7 +114,7 @@ pub unsafe extern "C" fn mqns_clone_in_parent(birth: *const Birth, succeeded: c_
 /// `birth` is what the maker was given.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mqns_clone_ends(birth: *const Birth) {
-    super::process::close_nameless();
+    super::process::close_passing();
     // SAFETY: the caller's contract.
     enter::clone_ends(member::tls(), unsafe { &*birth });
 }

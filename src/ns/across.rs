@@ -78,7 +78,7 @@ pub fn bridge(tls: &Tls, across: Across, high: bool) -> Option<Bridge> {
         other => other,
     }
     .ok()?;
-    let untidy = if across == Across::Exec && crate::desc::any_nameless() { UNTIDY } else { 0 };
+    let untidy = if across == Across::Exec && crate::desc::any_passing() { UNTIDY } else { 0 };
     let high = if high { HIGH } else { 0 };
     // SAFETY: no pointers.
     unsafe { syscall!(SYS_lseek, file.0, across.mark(getpid()) | untidy | high, libc::SEEK_SET).ok()? };

@@ -4,7 +4,7 @@
 //! state becomes [`DEAD`] for good, the names go, and what nobody has open; the directories when the last
 //! queue is closed ([`bury`]).
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::control::{Accounts, BOUND, Content, Control, DEAD, MOUNTED, random};
 use super::member::{lock, purge, tls};
@@ -184,12 +184,19 @@ fn teardown_here(dir: &[u8]) -> bool {
         return false;
     }
     state.fetch_or(DEAD, Ordering::AcqRel);
-    if state.load(Ordering::Acquire) & MOUNTED != 0 && is_used(&place) {
-        // "Its superblock lives until it is unmounted."
+    release(&place)
+}
+
+/// Ends the superblock of a dead namespace, with all queues, unless it is mounted or some queue is open. Whether
+/// it is gone.
+pub fn release(place: &Place) -> bool {
+    // "Its superblock lives until it is unmounted."
+    let mounted = place.control().state.load(Ordering::Acquire) & MOUNTED != 0;
+    if mounted && is_used(place) || queues::any_open(tls(), place) {
         return false;
     }
-    queues::end(&place);
-    bury(&place);
+    queues::end(place);
+    bury(place);
     true
 }
 
@@ -216,17 +223,13 @@ pub fn bindable(place: &Place) -> Result<Path> {
     Ok(path)
 }
 
-/// Takes away what is left of a dead namespace, once no queue of it is open any more and its superblock is
-/// not used.
-pub fn bury(place: &Place) {
-    let mounted = place.control().state.load(Ordering::Acquire) & MOUNTED != 0;
-    if mounted && is_used(place) {
-        return;
-    }
-    if place.control().state.load(Ordering::Acquire) & BOUND != 0 {
+/// Takes away what is left of a dead namespace that has been released.
+fn bury(place: &Place) {
+    let state = place.control().state.load(Ordering::Acquire);
+    if state & BOUND != 0 {
         let _ = bound_file(place).and_then(|path| path.unlink());
     }
-    if remove_directories(place.dir()) && mounted {
+    if remove_directories(place.dir()) && state & MOUNTED != 0 {
         crate::vfs::mount::leave(place);
     }
 }
@@ -281,9 +284,57 @@ pub fn is_mounted(place: &Place) -> bool {
 }
 
 fn in_mount_tables(what: &[u8]) -> bool {
-    let mentions = |path: Result<Path>| path.is_ok_and(|path| proc::mentions(&path, what));
-    mentions(Path::new(&[b"/proc/thread-self/mountinfo"]))
-        || proc::any_process(|pid| mentions(proc::path(pid, b"mountinfo")))
+    if !is_ending() && Path::new(&[b"/proc/thread-self/mountinfo"]).is_ok_and(|own| proc::mentions(&own, what) != Ok(false)) {
+        return true;
+    }
+    any_other_process(|pid| {
+        // What is not for the caller to see may be the one.
+        let mentioned = proc::path(pid, b"mountinfo").and_then(|path| proc::mentions(&path, what));
+        !matches!(mentioned, Ok(false) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EINVAL))
+    })
+}
+
+/// 1 + id of the process that is ending, 0: none; so that a vfork child, whose memory this may be, is told from
+/// its maker.
+static ENDING: AtomicU32 = AtomicU32::new(0);
+
+/// The process ends: what it alone still sees counts no more.
+pub fn process_ends() {
+    ENDING.store(crate::sys::getpid() + 1, Ordering::Release);
+}
+
+fn is_ending() -> bool {
+    let ending = ENDING.load(Ordering::Acquire);
+    ending != 0 && ending == crate::sys::getpid() + 1
+}
+
+/// [`proc::any_process`] without the calling process, if that is ending.
+fn any_other_process(mut see: impl FnMut(&[u8]) -> bool) -> bool {
+    let mut own = [0u8; 20];
+    let len = if is_ending() { crate::sys::write_decimal(&mut own, crate::sys::getpid() as u64) } else { 0 };
+    proc::any_process(|pid| pid != &own[..len] && see(pid))
+}
+
+/// The process ends: superblocks of dead namespaces that are mounted nowhere but in its mount namespace go with
+/// that, if nobody else is in it.
+pub fn mount_namespace_ends() {
+    let inode = |path: Path| path.stat_at(libc::AT_FDCWD).map(|st| st.st_ino);
+    let own = || inode(Path::new(&[b"/proc/self/ns/mnt"])?);
+    let parents = || {
+        let mut path = Path::new(&[b"/proc/"])?;
+        // SAFETY: no pointers.
+        path.push_decimal(unsafe { syscall!(SYS_getppid)? } as u64)?;
+        path.push(b"/ns/mnt")?;
+        inode(path)
+    };
+    if own() == parents() {
+        return;
+    }
+    crate::vfs::table::each_mounted(|place| {
+        if place.is_dead() {
+            teardown(place.dir());
+        }
+    });
 }
 
 /// Whether anybody uses the superblock of a dead namespace: it is mounted, or was, and is a working directory
@@ -297,7 +348,7 @@ fn is_used(place: &Place) -> bool {
         path.and_then(|path| path.stat_at(libc::AT_FDCWD)).is_ok_and(|st| (st.st_dev, st.st_ino) == (dev, ino))
     };
     let mut tail = [0u8; 300];
-    proc::any_process(|pid| {
+    any_other_process(|pid| {
         if is_it(proc::path(pid, b"cwd")) || is_it(proc::path(pid, b"root")) {
             return true;
         }

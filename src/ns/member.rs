@@ -337,12 +337,14 @@ pub fn create(tls: &Tls, whom: For) -> Result<Membership> {
     let root = super::root()?;
     let everybody = super::is_for_everybody(&root)?;
     super::make_accounts(&root, everybody)?;
+    let owner = FileIds::of_caller();
     // Somebody who looks for what the dead have left may take a directory for such in which nothing
     // is yet.
     for _ in 0..100 {
         match create_once(tls, &root, everybody, whom) {
             Err(Errno::ENOENT | Errno::EEXIST) => {}
             Ok(membership) => {
+                owner.give(&membership)?;
                 look(root.as_bytes(), membership.place.accounts(), 3);
                 return Ok(membership);
             }
@@ -350,6 +352,54 @@ pub fn create(tls: &Tls, whom: For) -> Result<Membership> {
         }
     }
     Err(Errno::EAGAIN)
+}
+
+/// The ids by which a caller makes files (setfsuid(2)). The kernel makes the root of a namespace's file system
+/// by them; ours lies in a directory of the effective user.
+struct FileIds {
+    uid: u32,
+    gid: u32,
+    /// They were put aside.
+    aside: bool,
+}
+
+impl FileIds {
+    fn of_caller() -> FileIds {
+        // SAFETY: no pointers; an invalid id only asks.
+        let (uid, gid) = unsafe { (syscall!(SYS_setfsuid, u32::MAX), syscall!(SYS_setfsgid, u32::MAX)) };
+        // SAFETY: no pointers.
+        let egid = unsafe { syscall!(SYS_getegid) }.unwrap_or(0) as u32;
+        let ids = FileIds { uid: uid.unwrap_or(0) as u32, gid: gid.unwrap_or(0) as u32, aside: false };
+        let euid = super::euid();
+        let aside = (ids.uid, ids.gid) != (euid, egid);
+        if aside {
+            FileIds::set(euid, egid);
+        }
+        FileIds { aside, ..ids }
+    }
+
+    fn set(uid: u32, gid: u32) {
+        // SAFETY: no pointers; of the calling thread alone.
+        unsafe {
+            let _ = syscall!(SYS_setfsgid, gid);
+            let _ = syscall!(SYS_setfsuid, uid);
+        }
+    }
+
+    fn give(&self, to: &Membership) -> Result<()> {
+        if !self.aside {
+            return Ok(());
+        }
+        Path::new(&[to.place.dir(), b"/sb"])?.chown(self.uid, self.gid)
+    }
+}
+
+impl Drop for FileIds {
+    fn drop(&mut self) {
+        if self.aside {
+            FileIds::set(self.uid, self.gid);
+        }
+    }
 }
 
 fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Membership> {

@@ -22,7 +22,7 @@ use crate::log::refused;
 use crate::maps::{self, Pinned};
 use crate::queue;
 use crate::shm::Map;
-use crate::shm::layout::{F_BEREFT, F_DEAD, F_UNLINKED, Layout};
+use crate::shm::layout::{F_DEAD, F_UNLINKED, Layout};
 use crate::sys::path::{Fd, Path};
 use crate::sys::tls::Tls;
 use crate::syscall;
@@ -678,7 +678,11 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
         Err(Errno::EACCES) => return Err(Errno::EPERM),
         other => other?,
     }
-    let renamed = aside.stat()?.st_ino;
+    let renamed = match aside.stat() {
+        // Taken away by somebody who looks for such.
+        Err(Errno::ENOENT) => return Ok(()),
+        other => other?.st_ino,
+    };
     if renamed != ino {
         ino = renamed;
         aside.rename(&hidden(place, ino, b".x")?, true)?;
@@ -803,21 +807,39 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     map.release_memory();
     remove_files(place, map.ino, Some(map.key));
     if place.is_dead() {
-        super::life::bury(place);
+        super::life::release(place);
     }
+}
+
+/// Whether anybody has a queue of a namespace open. That keeps the superblock of a dead one, with all that is
+/// in it, as in the kernel.
+pub fn any_open(tls: &Tls, place: &Place) -> bool {
+    let mut open = false;
+    each(place, b"/q/x", |name| {
+        if open || !(name.ends_with(b".p") || name.ends_with(b".d")) {
+            return;
+        }
+        let Ok(path) = Path::new(&[place.dir(), b"/q/x/", name]) else { return };
+        // Ours are not asked about: see `destroy_if_unused`.
+        let known = key_of_name(name).and_then(|key| maps::find_key(tls, place, key));
+        open = known.is_some_and(|map| map.fds.load(Acquire) != 0) || is_open(&path);
+    });
+    open
+}
+
+/// The key in the name of a segment or FIFO.
+fn key_of_name(name: &[u8]) -> Option<Key> {
+    let half = |digits: &[u8]| core::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+    Some(Key([half(name.get(..16)?)?, half(name.get(16..32)?)?]))
 }
 
 /// The end of a namespace: its names go, and the queues that nobody has open. Nobody is a member.
 #[cold]
 #[inline(never)]
-pub fn end(place: &super::Referred) {
+pub fn end(place: &Place) {
     let tls = super::member::tls();
-    let place = place.place();
+    let Ok(place) = Place::of(place.index()) else { return };
     each(place, b"/sb", |name| {
-        let file = visible(place, name).and_then(|path| path.stat());
-        if let Ok(map) = file.and_then(|st| map_queue(tls, place, st.st_ino)) {
-            map.header().flags.fetch_or(F_BEREFT, AcqRel);
-        }
         let _ = unlink(tls, place, name);
     });
     collect(tls, place);
@@ -849,6 +871,9 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
             removed += usize::from(orphaned(tls, place, ino));
         }
         let Some(ino) = name.strip_suffix(b".x").and_then(hex) else { return };
+        if has_two_names(place, ino) {
+            return;
+        }
         if let Ok(map) = map_queue(tls, place, ino) {
             if map.header().flags.load(Acquire) & F_UNLINKED == 0 {
                 let _ = nameless(place, &map);
@@ -877,6 +902,22 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
     });
     place.control().nameless.store(left, Relaxed);
     removed
+}
+
+/// Whether a queue's file has its name still beside the hidden one: it is being unlinked. Who was killed in
+/// the middle of that has done nothing.
+fn has_two_names(place: &Place, ino: u64) -> bool {
+    const OLD: i64 = 10;
+    let Ok(hidden) = hidden(place, ino, b".x") else { return false };
+    match hidden.stat() {
+        Ok(st) if st.st_nlink > 1 => {
+            if queue::coarse_seconds() as i64 - st.st_ctime >= OLD {
+                let _ = hidden.unlink();
+            }
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Takes a queue's segment and FIFO away whose file was removed by somebody who knows nothing of them,

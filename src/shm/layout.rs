@@ -34,8 +34,6 @@ pub const F_NOTIFY: u32 = 16;
 pub const F_CORRUPT: u32 = 32;
 /// `Header::flags`: used from several pid namespaces: thread ids cannot be looked up.
 pub const F_MIXED_PIDS: u32 = 64;
-/// `Header::flags`: its namespace is dead, and that is why the name is gone: it still counts as a link.
-pub const F_BEREFT: u32 = 128;
 /// Flags that send a fast path to its slow sibling.
 pub const F_SLOW: u32 = F_POLLED | F_POLLED_EDGE | F_NOTIFY | F_CORRUPT | F_DEAD;
 

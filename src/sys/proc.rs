@@ -55,17 +55,23 @@ pub fn each_descriptor(pid: &[u8], mut see: impl FnMut(&[u8])) {
 }
 
 /// Whether a file contains these bytes.
-pub fn mentions(file: &Path, what: &[u8]) -> bool {
-    let Ok(file) = file.open_own(libc::O_RDONLY) else { return false };
+///
+/// # Errors
+///
+/// Those of open(2) and read(2).
+pub fn mentions(file: &Path, what: &[u8]) -> Result<bool> {
+    let file = file.open_own(libc::O_RDONLY)?;
     let mut buffer = [0u8; 4096];
     let mut kept = 0;
     loop {
         // SAFETY: the rest of the buffer is as long as said.
         let got = unsafe { syscall!(SYS_read, file.0, buffer.as_mut_ptr().add(kept), buffer.len() - kept) };
-        let Ok(got @ 1..) = got else { return false };
-        let have = kept + got;
+        let have = kept + got?;
+        if have == kept {
+            return Ok(false);
+        }
         if buffer[..have].windows(what.len()).any(|window| window == what) {
-            return true;
+            return Ok(true);
         }
         kept = have.min(what.len());
         buffer.copy_within(have - kept..have, 0);

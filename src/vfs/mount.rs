@@ -1,8 +1,9 @@
 //! mount(2) and umount(2) of superblocks.
 //!
 //! A mount is a bind mount of the superblock's directory, always noexec, as the kernel's file system is. What
-//! the mount table is to say of it beyond that is kept beside the register of superblocks, by the path of the
-//! mount point: `ROOT/m/INODE.HASH` holds its flags and source.
+//! the mount table is to say of it beyond that is kept beside the register of superblocks, by the number that
+//! the kernel has given the mount: `ROOT/m/INODE.ID` holds its flags and source; `ROOT/m/INODE.0` those of the
+//! last, which stand for copies.
 
 use core::sync::atomic::Ordering;
 
@@ -116,16 +117,24 @@ impl Record {
     }
 }
 
-/// The record of the mount of a superblock at a path; without one, that of its last mount.
-fn record_path(place: &Place, mount_point: &[u8]) -> Result<Path> {
+/// The record of the mount of a superblock with that number; 0: of the last that was made.
+fn record_path(place: &Place, id: u64) -> Result<Path> {
     let (_, ino) = place.superblock()?;
     let mut path = Path::new(&[place.root(), b"/m/"])?;
     path.push_hex(ino)?;
     path.push(b".")?;
-    // FNV-1a.
-    let hash = mount_point.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3));
-    path.push_hex(if mount_point.is_empty() { 0 } else { hash | 1 })?;
+    path.push_decimal(id)?;
     Ok(path)
+}
+
+/// The kernel's number of the mount that a descriptor lies in (statx(2)); 0: not known.
+fn mount_id(fd: i32) -> u64 {
+    const STATX_MNT_ID: u32 = 0x1000;
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut x: libc::statx = unsafe { core::mem::zeroed() };
+    // SAFETY: a NUL-terminated path, the result goes to a local.
+    let got = unsafe { syscall!(SYS_statx, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, &raw mut x) };
+    if got.is_ok() && x.stx_mask & STATX_MNT_ID != 0 { x.stx_mnt_id } else { 0 }
 }
 
 fn write_record(path: &Path, record: &Record) -> Result<()> {
@@ -145,24 +154,22 @@ fn write_record(path: &Path, record: &Record) -> Result<()> {
     file.chmod(0o644)
 }
 
-fn note(place: &Place, mount_point: &[u8], record: &Record) {
-    for path in [record_path(place, mount_point), record_path(place, b"")] {
-        let _ = path.and_then(|path| write_record(&path, record));
+fn note(place: &Place, id: u64, record: &Record) {
+    for id in [id, 0] {
+        let _ = record_path(place, id).and_then(|path| write_record(&path, record));
     }
 }
 
-/// What is to be shown of the mount of a superblock at a path.
-pub fn recorded(place: &Place, mount_point: &[u8]) -> Record {
-    let read = |path: Result<Path>| -> Option<Record> {
-        let file = path.ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW).ok()?;
+/// What is to be shown of the mount of a superblock with that number.
+pub fn recorded(place: &Place, id: u64) -> Record {
+    let read = |id: u64| -> Option<Record> {
+        let file = record_path(place, id).ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW).ok()?;
         let mut bytes = [0u8; 257];
         // SAFETY: the buffer is as long as said.
         let got = unsafe { syscall!(SYS_pread64, file.0, bytes.as_mut_ptr(), bytes.len(), 0) }.ok()?;
         (got != 0).then(|| Record::new(bytes[0] != 0, &bytes[1..got]))
     };
-    read(record_path(place, mount_point))
-        .or_else(|| read(record_path(place, b"")).map(|last| Record { noexec: false, ..last }))
-        .unwrap_or(Record::new(false, b"mqueue"))
+    read(id).or_else(|| read(0)).unwrap_or(Record::new(false, b"mqueue"))
 }
 
 /// Whether the caller may mount the file system of a namespace: "CAP_SYS_ADMIN in the user namespace that owns
@@ -277,28 +284,24 @@ pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resul
     if place.superblock()? == (st.st_dev, st.st_ino) {
         return Err(Errno::EBUSY);
     }
-    let mount_point = Path::of_descriptor(on.0)?;
     let record = Record::new(flags & libc::MS_NOEXEC != 0, source);
     let done = match detached(place, attributes_of(flags)) {
         Ok(tree) => {
             const F_EMPTY_PATH: u32 = 4;
             const T_EMPTY_PATH: u32 = 0x40;
             // SAFETY: NUL-terminated paths.
-            unsafe {
-                syscall!(SYS_move_mount, tree.0, c"".as_ptr(), on.0, c"".as_ptr(), F_EMPTY_PATH | T_EMPTY_PATH)
-            }
-            .map(|_| ())
+            unsafe { syscall!(SYS_move_mount, tree.0, c"".as_ptr(), on.0, c"".as_ptr(), F_EMPTY_PATH | T_EMPTY_PATH)? };
+            Ok(mount_id(tree.0))
         }
         Err(Errno(libc::ENOSYS)) => by_the_old_calls(place, on, flags),
         Err(errno) => Err(errno),
     };
-    done?;
-    note(place, mount_point.as_bytes(), &record);
+    note(place, done?, &record);
     Ok(())
 }
 
 /// The same before Linux 5.12, in two steps.
-fn by_the_old_calls(place: &Place, on: &Fd, flags: u64) -> Result<()> {
+fn by_the_old_calls(place: &Place, on: &Fd, flags: u64) -> Result<u64> {
     let superblock = Path::new(&[place.dir(), b"/sb"])?;
     let mut point = Path::new(&[b"/proc/thread-self/fd/"])?;
     point.push_decimal(on.0 as u64)?;
@@ -313,35 +316,18 @@ fn by_the_old_calls(place: &Place, on: &Fd, flags: u64) -> Result<()> {
         // SAFETY: as above.
         let _ = unsafe { syscall!(SYS_umount2, point.as_ptr(), libc::MNT_DETACH) };
     }
-    done.map(|_| ())
-}
-
-/// The name of a mount's record: its mount point; or that of one that is attached nowhere.
-fn name_of(dir: &Fd) -> Result<Path> {
-    let path = Path::of_descriptor(dir.0)?;
-    if path.as_bytes() != b"/" {
-        return Ok(path);
-    }
-    let mut name = Path::new(&[b"#"])?;
-    const STATX_MNT_ID: u32 = 0x1000;
-    // SAFETY: plain integers; zero is valid for all of them.
-    let mut x: libc::statx = unsafe { core::mem::zeroed() };
-    // SAFETY: a NUL-terminated path, the result goes to a local.
-    unsafe { syscall!(SYS_statx, dir.0, c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, &raw mut x)? };
-    name.push_decimal(x.stx_mnt_id)?;
-    Ok(name)
+    done?;
+    Ok(mount_id(point.open_own(libc::O_PATH)?.0))
 }
 
 /// What is to be shown of the mount with that root.
 pub fn recorded_of(place: &Place, dir: &Fd) -> Record {
-    name_of(dir).map_or(Record::new(false, b"mqueue"), |name| recorded(place, name.as_bytes()))
+    recorded(place, mount_id(dir.0))
 }
 
-/// A mount has been made, or has come to another place: what is to be shown of it.
+/// A mount has been made: what is to be shown of it.
 pub fn attached(place: &Place, dir: &Fd, record: &Record) {
-    if let Ok(name) = name_of(dir) {
-        note(place, name.as_bytes(), record);
-    }
+    note(place, mount_id(dir.0), record);
 }
 
 /// A record of what is given step by step.
@@ -358,14 +344,17 @@ pub fn record(noexec: bool, source: &[u8]) -> Record {
 pub fn remount(place: &Referred, on: &Fd, flags: u64) -> Result<()> {
     let point = Path::of_descriptor(on.0)?;
     if flags & libc::MS_BIND == 0 {
+        if !may_mount(place) {
+            return Err(Errno::EPERM);
+        }
         set_read_only(place, flags & libc::MS_RDONLY != 0)?;
     }
     // Which keeps how times are kept, if nothing is said of it.
     let forced = flags | libc::MS_REMOUNT | libc::MS_BIND | libc::MS_NOEXEC;
     // SAFETY: NUL-terminated paths.
     unsafe { syscall!(SYS_mount, 0, point.as_ptr(), 0, forced, 0)? };
-    let old = recorded(place, point.as_bytes());
-    note(place, point.as_bytes(), &Record { noexec: flags & libc::MS_NOEXEC != 0, ..old });
+    let old = recorded_of(place, on);
+    note(place, mount_id(on.0), &Record { noexec: flags & libc::MS_NOEXEC != 0, ..old });
     Ok(())
 }
 
@@ -386,15 +375,20 @@ pub fn set_read_only(place: &Referred, read_only: bool) -> Result<()> {
     Ok(())
 }
 
-/// After umount(2) of a mount of `place`, at a path: what it was the last of goes.
-pub fn unmounted(place: &Referred, mount_point: &[u8]) {
-    if place.is_dead() {
-        life::teardown(place.dir());
-    }
-    if let Ok(path) = record_path(place, mount_point)
-        && !life::is_mounted(place)
+/// The number of the mount with that root, for [`unmounted`].
+pub fn id_of(dir: &Fd) -> u64 {
+    mount_id(dir.0)
+}
+
+/// After umount(2) of a mount of `place`: what it was the last of goes.
+pub fn unmounted(place: &Referred, id: u64) {
+    if id != 0
+        && let Ok(path) = record_path(place, id)
     {
         let _ = path.unlink();
+    }
+    if place.is_dead() {
+        life::teardown(place.dir());
     }
 }
 
@@ -407,17 +401,11 @@ pub fn is_superblock(fd: i32) -> Option<Referred> {
     super::superblock(st.st_dev, st.st_ino)
 }
 
-/// `f_flags` of statfs(2) for the mount that a descriptor lies in, less what it has only because it is a bind
-/// mount.
-pub fn visible_flags(fd: i32, flags: i64) -> i64 {
+/// `f_flags` of statfs(2) for the mount of `place` that a descriptor lies in, less what it has only because it
+/// is a bind mount.
+pub fn visible_flags(place: &Place, fd: i32, flags: i64) -> i64 {
     const ST_RDONLY: i64 = 1;
     const ST_NOEXEC: i64 = 8;
-    let place = is_superblock(fd);
-    let path = Path::of_descriptor(fd);
-    let noexec = match (&place, path) {
-        (Some(place), Ok(path)) => recorded(place, path.as_bytes()).noexec,
-        _ => false,
-    };
-    let read_only = place.is_some_and(|place| place.is_read_only());
-    flags & !if noexec { 0 } else { ST_NOEXEC } | if read_only { ST_RDONLY } else { 0 }
+    let hidden = if recorded(place, mount_id(fd)).noexec { 0 } else { ST_NOEXEC };
+    flags & !hidden | if place.is_read_only() { ST_RDONLY } else { 0 }
 }

@@ -36,7 +36,10 @@ fn keep_over_exec(fd: i32, flags: i32) {
 /// namespace.
 pub fn open(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result<usize> {
     let create = flags & libc::O_CREAT != 0;
-    if flags & libc::O_PATH != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE || target.slash && !create {
+    if target.slash && !create {
+        return Err(target.stat().map_or_else(|errno| errno, |_| Errno::ENOTDIR));
+    }
+    if flags & libc::O_PATH != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE {
         return kernel_open(target, flags).map(|fd| fd.release() as usize);
     }
     if create && flags & libc::O_DIRECTORY != 0 {
@@ -127,6 +130,31 @@ fn open_existing(tls: &'static Tls, target: &Target, flags: i32) -> Result<Optio
     Ok(Some(fd))
 }
 
+/// A file of a superblock that was opened by calls without a hook, or by a program without the library, becomes
+/// a queue descriptor. Nothing: it is none of a superblock.
+pub fn convert(tls: &'static Tls, fd: i32, st: &libc::stat) -> Option<()> {
+    let target = super::target_of_descriptor(fd)?;
+    // SAFETY: no pointers.
+    let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL).ok()? } as i32;
+    if flags & libc::O_PATH != 0 {
+        return None;
+    }
+    let place = target.place.place();
+    let map = match queues::map_queue(tls, place, st.st_ino) {
+        Err(Errno::ENOENT) => queues::furnish(tls, place, target.name(), st),
+        other => other,
+    }
+    .ok()?;
+    // SAFETY: no pointers.
+    let cloexec = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD).ok()? };
+    let pin = through::pin(&core::mem::ManuallyDrop::new(Fd(fd)));
+    let queue = queues::reopen(tls, map.map(), kept(flags)).ok()?;
+    let dup = crate::interpose::fd::mqns_dup3(queue, fd, if cloexec != 0 { libc::O_CLOEXEC } else { 0 }, 0);
+    crate::interpose::fd::mqns_close(queue);
+    through::enter(fd, pin, false);
+    (dup >= 0).then_some(())
+}
+
 /// Makes a queue with default attributes, and opens it.
 fn make(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result<i32> {
     if target.is_read_only() {
@@ -135,6 +163,10 @@ fn make(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result<i32
     let place = target.place.place();
     // While it is made the namespace cannot end; if it has ended nothing is made.
     let foreign = place.is_virtual() && !ns::current(tls).is_ok_and(|own| core::ptr::eq(own, place));
+    if foreign {
+        // Should all its tasks have died without a word, it is to be found out now.
+        life::teardown(place.dir());
+    }
     let held = match foreign.then(|| member::hold(place, 0)).transpose() {
         Err(Errno::ENOENT) => return Err(Errno::EACCES),
         other => other?,
@@ -211,7 +243,11 @@ pub fn unlink(tls: &'static Tls, target: &Target) -> Result<usize> {
     if target.slash {
         return Err(target.stat().map_or_else(|errno| errno, |_| Errno::ENOTDIR));
     }
-    queues::unlink(tls, target.place.place(), target.name()).map(|()| 0)
+    match queues::unlink(tls, target.place.place(), target.name()) {
+        // Which of the two reasons it is.
+        Err(Errno::EPERM) => may_change(target).and(Err(Errno::EPERM)),
+        other => other.map(|()| 0),
+    }
 }
 
 /// link(2) within a mount.

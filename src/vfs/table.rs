@@ -66,6 +66,17 @@ pub fn opened(fd: i32) -> Result<()> {
     unsafe { syscall!(SYS_dup3, text.0, fd, flags) }.map(|_| ())
 }
 
+/// Calls `see` with each namespace whose superblock is mounted in the mount namespace of the caller.
+pub fn each_mounted(mut see: impl FnMut(&Referred)) {
+    if let Ok(info) = Path::new(&[b"/proc/thread-self/mountinfo"]).and_then(|path| path.open_own(libc::O_RDONLY)) {
+        crate::sys::proc::each_line(&info, |line| {
+            if let Some(place) = Mount::parse(line).and_then(|mount| mount.place()) {
+                see(&place);
+            }
+        });
+    }
+}
+
 /// A line of mountinfo that is a mount of a superblock.
 struct Mount<'a> {
     ids: &'a [u8],
@@ -223,10 +234,9 @@ fn write_table(kind: Kind, info: &Fd, original: &Fd, file: &Fd) -> Result<()> {
 
 fn write_mount(output: &mut Output<'_>, kind: Kind, mount: &Mount<'_>) -> Result<()> {
     let place = mount.place();
-    let mut point = Path::empty();
-    unescape(mount.point, &mut point)?;
+    let id = mount.ids.split(|&b| b == b' ').next().and_then(|id| core::str::from_utf8(id).ok()?.parse().ok());
     let record = match &place {
-        Some(place) => mount::recorded(place, point.as_bytes()),
+        Some(place) => mount::recorded(place, id.unwrap_or(0)),
         None => mount::record(false, b"mqueue"),
     };
     let read_only = place.as_ref().is_some_and(|place| place.is_read_only());
@@ -277,35 +287,9 @@ fn put_options(output: &mut Output<'_>, options: &[u8], record: &Record, read_on
     Ok(())
 }
 
-/// A name as it was before the kernel wrote it into a table.
-fn unescape(text: &[u8], to: &mut Path) -> Result<()> {
-    let mut at = 0;
-    while let Some(&byte) = text.get(at) {
-        let digits = text.get(at + 1..at + 4).filter(|d| byte == b'\\' && d.iter().all(|b| (b'0'..b'8').contains(b)));
-        match digits {
-            Some(d) => {
-                to.push(&[(d[0] - b'0') << 6 | (d[1] - b'0') << 3 | (d[2] - b'0')])?;
-                at += 4;
-            }
-            None => {
-                to.push(&[byte])?;
-                at += 1;
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_unescaped() {
-        let mut path = Path::empty();
-        unescape(b"/a\\040b\\134\\011c\\9", &mut path).unwrap();
-        assert_eq!(path.as_bytes(), b"/a b\\\tc\\9");
-    }
 
     #[test]
     fn tables_are_told_by_their_paths() {

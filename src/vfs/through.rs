@@ -24,19 +24,26 @@ const PAGE: usize = 4096;
 /// A mapping of a file, 0 if there can be none.
 pub fn pin(file: &Fd) -> usize {
     let map = |fd: i32| {
-        // SAFETY: a new mapping without access.
-        unsafe { syscall!(SYS_mmap, 0, PAGE, libc::PROT_NONE, libc::MAP_SHARED, fd, 0) }
+        // Mapping would count as an access to the file; who does not own it cannot say so.
+        // SAFETY: no pointers; a new mapping without access.
+        unsafe {
+            let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL).unwrap_or(0) as i32;
+            let _ = syscall!(SYS_fcntl, fd, libc::F_SETFL, flags | libc::O_NOATIME);
+            let at = syscall!(SYS_mmap, 0, PAGE, libc::PROT_NONE, libc::MAP_SHARED, fd, 0);
+            let _ = syscall!(SYS_fcntl, fd, libc::F_SETFL, flags);
+            at
+        }
     };
     if let Ok(at) = map(file.0) {
         return at;
     }
     // It was opened for writing only.
-    let again = || -> Result<usize> {
+    let again = |access: i32| -> Result<usize> {
         let mut link = Path::new(&[b"/proc/thread-self/fd/"])?;
         link.push_decimal(file.0 as u64)?;
-        map(link.open_own(libc::O_RDONLY | libc::O_NONBLOCK)?.0)
+        map(link.open_own(access | libc::O_NONBLOCK)?.0)
     };
-    again().unwrap_or(0)
+    again(libc::O_RDWR).or_else(|_| again(libc::O_RDONLY)).unwrap_or(0)
 }
 
 /// Notes a mapping for a descriptor.
