@@ -204,6 +204,21 @@ pub fn close_passing() {
     }
 }
 
+/// Who ends a namespace needs some descriptors, which a process may have used up: of its queues it needs none
+/// any more.
+fn leave_room() {
+    use crate::sys::path::Path;
+    let is_full = || Path::new(&[b"/"]).and_then(|path| path.open_own(libc::O_PATH)).is_err();
+    let mut from = 0;
+    while is_full() {
+        for _ in 0..4 {
+            let Some(fd) = desc::next_known(from, u32::MAX) else { return };
+            from = fd as u32 + 1;
+            super::fd::mqns_close(fd);
+        }
+    }
+}
+
 /// The process ends: it takes with it what only it has.
 pub extern "C" fn mqns_process_ends() {
     // A handler that calls _exit(2) in the middle of this finds locks held by its own thread.
@@ -212,6 +227,9 @@ pub extern "C" fn mqns_process_ends() {
         return;
     }
     crate::ns::life::process_ends();
+    if !member::nobody_has_moved() {
+        leave_room();
+    }
     super::nsfile::close_all();
     if !member::nobody_has_moved() {
         member::process_ends(member::tls());

@@ -117,6 +117,8 @@ pub unsafe extern "C" fn mqns_clone_ends(birth: *const Birth) {
     super::process::close_passing();
     // SAFETY: the caller's contract.
     enter::clone_ends(member::tls(), unsafe { &*birth });
+    // Its namespace may have ended by that.
+    super::process::close_passing();
 }
 
 /// For `cshim/task.c`: whether to try again without CLONE_NEWIPC.

@@ -138,7 +138,9 @@ pub fn teardown(dir: &[u8]) -> bool {
 /// possible.
 fn as_owner<T>(dir: &[u8], act: impl FnOnce() -> T) -> Option<T> {
     let st = Path::new(&[dir]).and_then(|path| path.stat()).ok()?;
-    if super::euid() != 0 || st.st_uid == 0 {
+    // SAFETY: no pointers; an invalid id only asks.
+    let is = |uid: u32| unsafe { syscall!(SYS_setfsuid, u32::MAX) }.is_ok_and(|now| now as u32 == uid);
+    if super::euid() != 0 || is(st.st_uid) {
         return Some(act());
     }
     // SAFETY: no pointers; setfsuid(2) returns the id before, and changes the calling thread's alone.
@@ -147,8 +149,6 @@ fn as_owner<T>(dir: &[u8], act: impl FnOnce() -> T) -> Option<T> {
         let _ = syscall!(SYS_setfsuid, uid);
         before
     };
-    // SAFETY: no pointers; an invalid id only asks.
-    let is = |uid: u32| unsafe { syscall!(SYS_setfsuid, u32::MAX) }.is_ok_and(|now| now as u32 == uid);
     let (Ok(uid), Ok(gid)) = set(st.st_uid, st.st_gid) else { return None };
     let done = is(st.st_uid).then(act);
     let _ = set(uid as u32, gid as u32);
