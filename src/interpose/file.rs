@@ -9,6 +9,7 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
+use super::path::Change;
 use super::{BYPASS, find_next, jump, next, nsfile, path, raw_result, ret, sysctl};
 use crate::abi::{Errno, Result};
 use crate::desc;
@@ -272,35 +273,37 @@ macro_rules! hooks {
         }
     };
     // Paths into the mqueue file system.
-    (@target chmod $path:ident $mode:ident) => { hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::chmod(&t, $mode)) };
+    (@target chmod $path:ident $mode:ident) => { hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::chmod(&t, $mode), Change::Mode($mode)) };
     (@target fchmodat $dir:ident $path:ident $mode:ident $flags:ident) => {
-        hooks!(@at $dir, $path, $flags, |t| path::chmod(&t, $mode))
+        hooks!(@at $dir, $path, $flags, |t| path::chmod(&t, $mode), Change::Mode($mode))
     };
     (@target chown $path:ident $uid:ident $gid:ident) => {
-        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::chown(&t, $uid, $gid))
+        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::chown(&t, $uid, $gid), Change::Owner($uid, $gid))
     };
     (@target fchownat $dir:ident $path:ident $uid:ident $gid:ident $flags:ident) => {
-        hooks!(@at $dir, $path, $flags, |t| path::chown(&t, $uid, $gid))
+        hooks!(@at $dir, $path, $flags, |t| path::chown(&t, $uid, $gid), Change::Owner($uid, $gid))
     };
     (@target utimensat $dir:ident $path:ident $times:ident $flags:ident) => {
         // SAFETY: user pointers, read with faults caught.
-        hooks!(@at $dir, $path, $flags, |t| path::set_times(&t, || unsafe { user_times($times, Ok) }))
+        hooks!(@at $dir, $path, $flags, |t| path::set_times(&t, || unsafe { user_times($times, Ok) }),
+            Change::Times(user_times($times, Ok)))
     };
     (@target futimesat $dir:ident $path:ident $times:ident) => {
         // SAFETY: user pointers, read with faults caught.
-        hooks!(@at $dir, $path, FOLLOW, |t| path::set_times(&t, || unsafe { user_times($times, from_timeval) }))
+        hooks!(@at $dir, $path, FOLLOW, |t| path::set_times(&t, || unsafe { user_times($times, from_timeval) }),
+            Change::Times(user_times($times, from_timeval)))
     };
     (@target truncate $path:ident $len:ident) => {
-        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::truncate(&t, $len))
+        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::truncate(&t, $len), Change::Size)
     };
     (@target truncate64 $path:ident $len:ident) => {
-        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::truncate(&t, $len))
+        hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::truncate(&t, $len), Change::Size)
     };
     (@target access $path:ident $mode:ident) => {
-        hooks!(@look libc::AT_FDCWD, $path, FOLLOW, |t| ops::access(&t, $mode, 0))
+        hooks!(@look libc::AT_FDCWD, $path, FOLLOW, $mode, 0)
     };
     (@target faccessat $dir:ident $path:ident $mode:ident $flags:ident) => {
-        hooks!(@look $dir, $path, $flags, |t| ops::access(&t, $mode, $flags & libc::AT_EACCESS))
+        hooks!(@look $dir, $path, $flags, $mode, $flags & libc::AT_EACCESS)
     };
     (@target __open_2 $path:ident $flags:ident) => { hooks!(@into libc::AT_FDCWD, $path, $flags, 0) };
     (@target __open64_2 $path:ident $flags:ident) => { hooks!(@into libc::AT_FDCWD, $path, $flags, 0) };
@@ -308,20 +311,68 @@ macro_rules! hooks {
     (@target __openat64_2 $dir:ident $path:ident $flags:ident) => { hooks!(@into $dir, $path, $flags, 0) };
     (@target creat $path:ident $mode:ident) => { hooks!(@into libc::AT_FDCWD, $path, CREAT, $mode) };
     (@target creat64 $path:ident $mode:ident) => { hooks!(@into libc::AT_FDCWD, $path, CREAT, $mode) };
-    (@target $($other:ident)*) => {};
-    (@at $dir:expr, $path:expr, $flags:expr, |$t:ident| $answer:expr) => {
-        // SAFETY: a user pointer, which the kernel reads first.
-        if vfs::any() && let Some($t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
-            return ret($answer) as c_int;
-        }
-        if let Some(errno) = path::refused_at_root($dir, $path, $flags & NO_FOLLOW == 0) {
-            return ret(Err(errno)) as c_int;
+    (@target stat $path:ident $to:ident) => { hooks!(@covered libc::AT_FDCWD, $path, FOLLOW, $to) };
+    (@target stat64 $path:ident $to:ident) => { hooks!(@covered libc::AT_FDCWD, $path, FOLLOW, $to) };
+    (@target __xstat $version:ident $path:ident $to:ident) => { hooks!(@covered libc::AT_FDCWD, $path, FOLLOW, $to) };
+    (@target __xstat64 $version:ident $path:ident $to:ident) => { hooks!(@covered libc::AT_FDCWD, $path, FOLLOW, $to) };
+    (@target lstat $path:ident $to:ident) => { hooks!(@covered libc::AT_FDCWD, $path, NO_FOLLOW, $to) };
+    (@target lstat64 $path:ident $to:ident) => { hooks!(@covered libc::AT_FDCWD, $path, NO_FOLLOW, $to) };
+    (@target __lxstat $version:ident $path:ident $to:ident) => { hooks!(@covered libc::AT_FDCWD, $path, NO_FOLLOW, $to) };
+    (@target __lxstat64 $version:ident $path:ident $to:ident) => { hooks!(@covered libc::AT_FDCWD, $path, NO_FOLLOW, $to) };
+    (@target fstatat $dir:ident $path:ident $to:ident $flags:ident) => { hooks!(@covered $dir, $path, $flags, $to) };
+    (@target fstatat64 $dir:ident $path:ident $to:ident $flags:ident) => { hooks!(@covered $dir, $path, $flags, $to) };
+    (@target __fxstatat $version:ident $dir:ident $path:ident $to:ident $flags:ident) => { hooks!(@covered $dir, $path, $flags, $to) };
+    (@target __fxstatat64 $version:ident $dir:ident $path:ident $to:ident $flags:ident) => { hooks!(@covered $dir, $path, $flags, $to) };
+    (@target statx $dir:ident $path:ident $flags:ident $mask:ident $to:ident) => {
+        // SAFETY: the caller's contract.
+        if let Some(result) = unsafe { path::covered_extended($dir, $path, $flags, $mask, $to) } {
+            return ret(result) as c_int;
         }
     };
-    (@look $dir:expr, $path:expr, $flags:expr, |$t:ident| $answer:expr) => {
+    (@target readlink $path:ident $to:ident $len:ident) => { hooks!(@uncovered_link libc::AT_FDCWD, $path) };
+    (@target readlinkat $dir:ident $path:ident $to:ident $len:ident) => { hooks!(@uncovered_link $dir, $path) };
+    (@target statfs $path:ident $to:ident) => { hooks!(@covered_system $path $to) };
+    (@target statfs64 $path:ident $to:ident) => { hooks!(@covered_system $path $to) };
+    (@target statvfs $path:ident $to:ident) => { hooks!(@covered_system $path $to) };
+    (@target statvfs64 $path:ident $to:ident) => { hooks!(@covered_system $path $to) };
+    (@target $($other:ident)*) => {};
+    (@at $dir:expr, $path:expr, $flags:expr, |$t:ident| $answer:expr, $change:expr) => {
         // SAFETY: a user pointer, which the kernel reads first.
         if vfs::any() && let Some($t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
             return ret($answer) as c_int;
+        }
+        #[allow(unused_unsafe)]
+        // SAFETY: user pointers, read with faults caught.
+        if vfs::any()
+            && let Some(result) = unsafe { path::change_root($dir, $path, $flags & NO_FOLLOW == 0, $change) }
+        {
+            return ret(result) as c_int;
+        }
+    };
+    (@look $dir:expr, $path:expr, $flags:expr, $mode:expr, $access:expr) => {
+        // SAFETY: a user pointer, which the kernel reads first.
+        if vfs::any() && let Some(t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
+            return ret(ops::access(&t, $mode, $access)) as c_int;
+        }
+        if let Some(result) = path::access_root($dir, $path, $flags & NO_FOLLOW == 0, $mode, $access) {
+            return ret(result) as c_int;
+        }
+    };
+    (@covered $dir:expr, $path:expr, $flags:expr, $to:ident) => {
+        // SAFETY: the caller's contract.
+        if let Some(result) = unsafe { path::covered_status($dir, $path, $flags & NO_FOLLOW == 0, $to) } {
+            return ret(result) as c_int;
+        }
+    };
+    (@covered_system $path:ident $to:ident) => {
+        if vfs::any_virtual() && let Some(file) = path::open_of($path) {
+            // SAFETY: the caller's contract.
+            return unsafe { path::FileSystem::of_descriptor(file.0, $to) };
+        }
+    };
+    (@uncovered_link $dir:expr, $path:expr) => {
+        if let Some(errno) = path::covered_link($dir, $path) {
+            return ret(Err(errno));
         }
     };
     (@into $dir:expr, $path:expr, $flags:expr, $mode:expr) => {

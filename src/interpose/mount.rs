@@ -139,8 +139,20 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
     } else {
         None
     };
+    const FLAGS: c_int = libc::MNT_FORCE | libc::MNT_DETACH | libc::MNT_EXPIRE | libc::UMOUNT_NOFOLLOW;
+    if vfs::any_virtual()
+        && flags & !FLAGS == 0
+        && let Ok(st) = stat_path(AT, target, if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW })
+        && let Some(result) = vfs::virtuals::unmount(st.st_dev, st.st_ino, flags)
+    {
+        return ret(result.map(|()| 0)) as c_int;
+    }
     // SAFETY: the caller's contract.
     let result = unsafe { next(target, flags) };
+    if result != 0 && ns::generous() && kernel_says(Errno::EPERM) {
+        // Who may do it finds nothing to be done.
+        return ret(Err(Errno::EINVAL)) as c_int;
+    }
     if result == 0 {
         match known {
             Some((place, id)) => fs::unmounted(&place, id),
@@ -150,6 +162,12 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
         nsfile::unmounted();
     }
     result
+}
+
+/// Whether a libc function has failed with that error.
+fn kernel_says(errno: Errno) -> bool {
+    // SAFETY: the address of the calling thread's errno.
+    unsafe { *super::cshim_errno() == errno.0 }
 }
 
 /// umount(2): see [`umount2`].

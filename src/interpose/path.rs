@@ -124,7 +124,8 @@ fn make_node(t: &Target, mode: c_uint) -> Result<usize> {
     ops::make_node(ready()?, t, mode)
 }
 
-type Times = Option<[libc::timespec; 2]>;
+/// Access and modification; nothing: now.
+pub type Times = Option<[libc::timespec; 2]>;
 
 fn of_utimbuf(times: *const libc::utimbuf) -> Result<Times> {
     if times.is_null() {
@@ -204,15 +205,226 @@ pub fn truncate(t: &Target, len: i64) -> Result<usize> {
     )
 }
 
-/// What a change of the directory itself is refused with: EROFS, where the file system is read-only (the
-/// kernel knows of the mount).
-pub fn refused_at_root(at: c_int, path: Path, follow: bool) -> Option<Errno> {
+/// A change of the file system's directory itself.
+pub enum Change {
+    /// chmod(2).
+    Mode(c_uint),
+    /// chown(2).
+    Owner(c_uint, c_uint),
+    /// utimensat(2).
+    Times(Result<Times>),
+    /// truncate(2).
+    Size,
+}
+
+/// Changes of the directory itself: those of one that is mounted the kernel makes, unless the file system is
+/// read-only; nothing: it is to be asked.
+pub fn change_root(at: c_int, path: Path, follow: bool, change: Change) -> Option<Result<usize>> {
     if !vfs::any() {
         return None;
     }
     // SAFETY: only the kernel reads the path.
-    let (place, _) = unsafe { vfs::root_at(at, path, follow) }?;
-    place.is_read_only().then_some(Errno::EROFS)
+    let (place, dir, read_only) = unsafe { vfs::any_root_at(at, path, follow) }?;
+    if read_only || place.is_read_only() {
+        return Some(Err(Errno::EROFS));
+    }
+    let make = || -> Result<usize> {
+        let mut link = crate::sys::path::Path::new(&[b"/proc/thread-self/fd/"])?;
+        link.push_decimal(dir.0 as u64)?;
+        // SAFETY: a NUL-terminated path; null or a local.
+        unsafe {
+            match change {
+                Change::Mode(mode) => syscall!(SYS_fchmodat, AT, link.as_ptr(), mode),
+                Change::Owner(uid, gid) => syscall!(SYS_fchownat, AT, link.as_ptr(), uid, gid, 0),
+                Change::Times(times) => {
+                    let times = times?;
+                    let times = times.as_ref().map_or(core::ptr::null(), |times| times.as_ptr());
+                    syscall!(SYS_utimensat, AT, link.as_ptr(), times, 0)
+                }
+                Change::Size => Err(Errno::EISDIR),
+            }
+        }
+    };
+    Some(make())
+}
+
+/// access(2) of the directory itself, where the kernel does not see it.
+pub fn access_root(at: c_int, path: Path, follow: bool, mode: c_int, flags: c_int) -> Option<Result<usize>> {
+    if !vfs::any_virtual() {
+        return None;
+    }
+    // SAFETY: only the kernel reads the path.
+    unsafe { vfs::cover_at(at, path, follow)? };
+    // SAFETY: as above.
+    let (_, dir, read_only) = unsafe { vfs::any_root_at(at, path, follow) }?;
+    if read_only && mode & libc::W_OK != 0 {
+        return Some(Err(Errno::EROFS));
+    }
+    let ask = || {
+        let mut link = crate::sys::path::Path::new(&[b"/proc/thread-self/fd/"])?;
+        link.push_decimal(dir.0 as u64)?;
+        // SAFETY: a NUL-terminated path.
+        unsafe { syscall!(SYS_faccessat2, AT, link.as_ptr(), mode, flags) }
+    };
+    Some(ask())
+}
+
+/// stat(2) of what the kernel does not see; nothing: it is to be asked.
+///
+/// # Safety
+///
+/// User pointers.
+pub unsafe fn covered_status(at: c_int, path: Path, follow: bool, to: *mut libc::stat) -> Option<Result<usize>> {
+    let st = covered(at, path, follow)?;
+    // SAFETY: the caller's contract.
+    Some(st.and_then(|st| Ok(unsafe { fault::write_user(to, st)? })).map(|()| 0))
+}
+
+/// The same for statx(2).
+///
+/// # Safety
+///
+/// User pointers.
+pub unsafe fn covered_extended(
+    at: c_int,
+    path: Path,
+    flags: c_int,
+    mask: c_uint,
+    to: *mut libc::statx,
+) -> Option<Result<usize>> {
+    if !vfs::any_virtual() || flags & libc::AT_EMPTY_PATH != 0 && path.is_null() {
+        return None;
+    }
+    let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
+    // SAFETY: only the kernel reads the path.
+    let (dir, name) = match target(at, path, follow) {
+        Some(t) => {
+            let name = t.path();
+            (t.dir, name)
+        }
+        None => {
+            // SAFETY: as above.
+            unsafe { vfs::cover_at(at, path, follow)? };
+            // SAFETY: as above.
+            let (_, dir, _) = unsafe { vfs::any_root_at(at, path, follow) }?;
+            (dir, crate::sys::path::Path::empty())
+        }
+    };
+    let ask = || -> Result<usize> {
+        // SAFETY: plain integers; zero is valid for all of them.
+        let mut x: libc::statx = unsafe { core::mem::zeroed() };
+        let flags = flags | if name.as_bytes().is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+        // SAFETY: a NUL-terminated path, the result goes to a local.
+        unsafe { syscall!(SYS_statx, dir.0, name.as_ptr(), flags, mask, &raw mut x)? };
+        // SAFETY: a NUL-terminated path.
+        unsafe { extended_status(dir.0, name.as_ptr(), follow, &mut x) };
+        // SAFETY: the caller's contract.
+        unsafe { fault::write_user(to, x)? };
+        Ok(0)
+    };
+    Some(ask())
+}
+
+fn covered(at: c_int, path: Path, follow: bool) -> Option<Result<libc::stat>> {
+    if !vfs::any_virtual() {
+        return None;
+    }
+    if let Some(t) = target(at, path, follow) {
+        return Some(t.stat().and_then(|mut st| {
+            if t.slash {
+                return Err(Errno::ENOTDIR);
+            }
+            dress(&t, &mut st);
+            Ok(st)
+        }));
+    }
+    // SAFETY: only the kernel reads the path.
+    unsafe { vfs::cover_at(at, path, follow)? };
+    // SAFETY: as above.
+    let (place, dir, _) = unsafe { vfs::any_root_at(at, path, follow) }?;
+    Some(dir.stat().map(|mut st| {
+        face::dress_directory(&mut st, &place);
+        st
+    }))
+}
+
+/// readlink(2) of a queue's file: it is none.
+pub fn covered_link(at: c_int, path: Path) -> Option<Errno> {
+    if !vfs::any_virtual() {
+        return None;
+    }
+    let t = target(at, path, false)?;
+    Some(t.stat().map_or_else(|errno| errno, |_| Errno::EINVAL))
+}
+
+/// opendir(3): libc opens behind every hook.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn opendir(path: Path) -> *mut c_void {
+    unsafe extern "C" {
+        fn fdopendir(fd: c_int) -> *mut c_void;
+    }
+    if vfs::any_virtual() {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        // SAFETY: the caller's contract.
+        let opened = unsafe { mqns_vfs_open(AT, path, flags, 0) };
+        if opened != BYPASS {
+            let fd = ret(crate::sys::check(opened)) as c_int;
+            // SAFETY: a fresh descriptor.
+            return if fd < 0 { core::ptr::null_mut() } else { unsafe { fdopendir(fd) } };
+        }
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"opendir": unsafe extern "C" fn(Path) -> *mut c_void)(path) }
+}
+
+/// inotify_add_watch(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn inotify_add_watch(fd: c_int, path: Path, mask: u32) -> c_int {
+    let next = next!(c"inotify_add_watch": unsafe extern "C" fn(c_int, Path, u32) -> c_int);
+    const IN_DONT_FOLLOW: u32 = 0x0200_0000;
+    if vfs::any_virtual() {
+        let follow = mask & IN_DONT_FOLLOW == 0;
+        let real = match target(AT, path, follow) {
+            Some(t) => crate::sys::path::Path::new(&[t.place.dir(), b"/sb/", t.name()]).ok(),
+            // SAFETY: only the kernel reads the path.
+            None => unsafe { vfs::cover_at(AT, path, follow) }
+                .and_then(|cover| crate::sys::path::Path::new(&[cover.place.dir(), b"/sb"]).ok()),
+        };
+        if let Some(real) = real {
+            // SAFETY: a NUL-terminated path.
+            return unsafe { next(fd, real.as_ptr(), mask) };
+        }
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next(fd, path, mask) }
+}
+
+/// rmdir(2): of what the kernel does not see.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn rmdir(path: Path) -> c_int {
+    if vfs::any_virtual() {
+        if let Some(t) = target(AT, path, false) {
+            return ret(remove_at(&t, libc::AT_REMOVEDIR)) as c_int;
+        }
+        // SAFETY: only the kernel reads the path.
+        if unsafe { vfs::cover_at(AT, path, false) }.is_some() {
+            return ret(Err(Errno::EBUSY)) as c_int;
+        }
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"rmdir": unsafe extern "C" fn(Path) -> c_int)(path) }
 }
 
 // ---- link, rename -------------------------------------------------------------------------------
@@ -222,6 +434,29 @@ fn pair(from: (c_int, Path, bool), to: (c_int, Path)) -> Option<(Target, Target)
     let from = target(from.0, from.1, from.2)?;
     let to = target(to.0, to.1, false)?;
     same_mount(&from, &to).then_some((from, to))
+}
+
+/// What rename(2) and link(2) across virtual mounts say: EBUSY of the mount point, EXDEV.
+fn refused_across(from: (c_int, Path), to: (c_int, Path), renaming: bool) -> Option<Errno> {
+    if !vfs::any_virtual() {
+        return None;
+    }
+    // SAFETY: only the kernel reads the paths.
+    let is_covered = |(at, path): (c_int, Path)| unsafe { vfs::cover_at(at, path, false) }.is_some();
+    if renaming && (is_covered(from) || is_covered(to)) {
+        return Some(Errno::EBUSY);
+    }
+    let (source, over) = (target(from.0, from.1, false), target(to.0, to.1, false));
+    if source.is_none() && over.is_none() {
+        return None;
+    }
+    if !renaming
+        && let Some(source) = &source
+        && let Err(errno) = source.stat()
+    {
+        return Some(errno);
+    }
+    Some(Errno(libc::EXDEV))
 }
 
 fn same_mount(a: &Target, b: &Target) -> bool {
@@ -260,6 +495,9 @@ pub unsafe extern "C" fn linkat(from_dir: c_int, from: Path, to_dir: c_int, to: 
     {
         return ret(result) as c_int;
     }
+    if let Some(errno) = refused_across((from_dir, from), (to_dir, to), false) {
+        return ret(Err(errno)) as c_int;
+    }
     // SAFETY: the caller's contract.
     unsafe { next!(c"linkat": unsafe extern "C" fn(c_int, Path, c_int, Path, c_int) -> c_int)(from_dir, from, to_dir, to, flags) }
 }
@@ -276,6 +514,9 @@ pub unsafe extern "C" fn link(from: Path, to: Path) -> c_int {
     {
         return ret(result) as c_int;
     }
+    if let Some(errno) = refused_across((AT, from), (AT, to), false) {
+        return ret(Err(errno)) as c_int;
+    }
     // SAFETY: the caller's contract.
     unsafe { next!(c"link": unsafe extern "C" fn(Path, Path) -> c_int)(from, to) }
 }
@@ -291,6 +532,9 @@ pub unsafe extern "C" fn renameat2(from_dir: c_int, from: Path, to_dir: c_int, t
         && let Some((from, to)) = pair((from_dir, from, false), (to_dir, to))
     {
         return ret(ops::rename(&from, &to, flags)) as c_int;
+    }
+    if let Some(errno) = refused_across((from_dir, from), (to_dir, to), true) {
+        return ret(Err(errno)) as c_int;
     }
     // SAFETY: the caller's contract.
     unsafe {
@@ -310,6 +554,9 @@ pub unsafe extern "C" fn renameat(from_dir: c_int, from: Path, to_dir: c_int, to
     {
         return ret(ops::rename(&from, &to, 0)) as c_int;
     }
+    if let Some(errno) = refused_across((from_dir, from), (to_dir, to), true) {
+        return ret(Err(errno)) as c_int;
+    }
     // SAFETY: the caller's contract.
     unsafe { next!(c"renameat": unsafe extern "C" fn(c_int, Path, c_int, Path) -> c_int)(from_dir, from, to_dir, to) }
 }
@@ -325,6 +572,9 @@ pub unsafe extern "C" fn rename(from: Path, to: Path) -> c_int {
         && let Some((from, to)) = pair((AT, from, false), (AT, to))
     {
         return ret(ops::rename(&from, &to, 0)) as c_int;
+    }
+    if let Some(errno) = refused_across((AT, from), (AT, to), true) {
+        return ret(Err(errno)) as c_int;
     }
     // SAFETY: the caller's contract.
     unsafe { next!(c"rename": unsafe extern "C" fn(Path, Path) -> c_int)(from, to) }
@@ -380,7 +630,7 @@ fn is_of_file_system(path: Path, follow: bool) -> bool {
     match target(AT, path, follow) {
         Some(t) => t.stat().is_ok(),
         // SAFETY: only the kernel reads the path.
-        None => unsafe { vfs::root_at(AT, path, follow) }.is_some(),
+        None => unsafe { vfs::any_root_at(AT, path, follow) }.is_some(),
     }
 }
 
@@ -464,8 +714,19 @@ pub unsafe extern "C" fn mqns_vfs_open(at: c_int, path: Path, flags: c_int, mode
     }
     if flags & libc::O_TMPFILE == libc::O_TMPFILE {
         // SAFETY: only the kernel reads the path.
-        let there = unsafe { vfs::root_at(at, path, true) };
+        let there = unsafe { vfs::any_root_at(at, path, true) };
         return if there.is_some() { raw_result(NONE) } else { BYPASS };
+    }
+    // SAFETY: only the kernel reads the path.
+    if vfs::any_virtual()
+        && let Some(cover) = unsafe { vfs::cover_at(at, path, flags & libc::O_NOFOLLOW == 0) }
+    {
+        let open = || {
+            let superblock = crate::sys::path::Path::new(&[cover.place.dir(), b"/sb"])?;
+            // SAFETY: a NUL-terminated path.
+            unsafe { syscall!(SYS_openat, AT, superblock.as_ptr(), flags, mode) }
+        };
+        return raw_result(open());
     }
     // O_EXCL with O_CREAT does not follow links.
     let exclusive = libc::O_CREAT | libc::O_EXCL;
@@ -571,6 +832,19 @@ pub fn open_of(path: Path) -> Option<Fd> {
     if !vfs::any() {
         return None;
     }
+    if vfs::any_virtual() {
+        // SAFETY: only the kernel reads the path.
+        match target(AT, path, true) {
+            Some(t) => return t.stat().is_ok().then_some(t.dir),
+            None => {
+                // SAFETY: as above.
+                if unsafe { vfs::cover_at(AT, path, true) }.is_some() {
+                    // SAFETY: as above.
+                    return unsafe { vfs::any_root_at(AT, path, true) }.map(|(_, dir, _)| dir);
+                }
+            }
+        }
+    }
     Fd::open_at(AT, path, libc::O_PATH).ok().filter(|fd| is_mqueue(fd.0))
 }
 
@@ -603,4 +877,28 @@ pub fn file_system_5(fd: c_int, to: &mut libc::statvfs) {
     (fs.f_bsize, fs.f_frsize, fs.f_namemax) = (4096, 4096, 255);
     (fs.f_fsid, fs.f_flag) = (face::device(&place), flags);
     *to = fs;
+}
+
+/// `struct statfs` and `struct statvfs`.
+pub trait FileSystem: Copy {
+    /// The libc function for a descriptor, through our hook.
+    ///
+    /// # Safety
+    ///
+    /// `to` is a user pointer.
+    unsafe fn of_descriptor(fd: c_int, to: *mut Self) -> c_int;
+}
+
+impl FileSystem for libc::statfs {
+    unsafe fn of_descriptor(fd: c_int, to: *mut Self) -> c_int {
+        // SAFETY: the caller's contract.
+        unsafe { super::file::fstatfs(fd, to) }
+    }
+}
+
+impl FileSystem for libc::statvfs {
+    unsafe fn of_descriptor(fd: c_int, to: *mut Self) -> c_int {
+        // SAFETY: the caller's contract.
+        unsafe { super::file::fstatvfs(fd, to) }
+    }
 }

@@ -102,7 +102,8 @@ pub struct Accounts {
     /// How many mounts of superblocks have ever been made under this root: while there are none, no path
     /// leads into one. In the first page, which processes map that have no queue.
     pub mounts: AtomicU64,
-    pad: AtomicU64,
+    /// How many virtual mounts have ever been made.
+    pub virtuals: AtomicU64,
     table: [Account; ACCOUNTS],
 }
 const _: () = assert!(size_of::<Accounts>() == 16384);
@@ -277,7 +278,7 @@ impl Accounts {
         map(path, size_of::<Accounts>(), ACCOUNTS_MAGIC).map(|at| unsafe { &*at.cast() })
     }
 
-    /// The count of mounts, mapped to be read only, for the life of the process; and the device on which the
+    /// The counts of mounts and of virtual mounts, mapped to be read only, for the life of the process; and the device on which the
     /// root lies.
     ///
     /// # Errors

@@ -281,6 +281,7 @@ pub fn is_mounted(place: &Place) -> bool {
     let dir = place.dir();
     let name = &dir[dir.iter().rposition(|&b| b == b'/').unwrap_or(0)..];
     Path::new(&[name, b"/sb "]).is_ok_and(|tail| in_mount_tables(tail.as_bytes()))
+        || crate::vfs::virtuals::is_mounted(place)
 }
 
 fn in_mount_tables(what: &[u8]) -> bool {
@@ -436,6 +437,7 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
     let initial = super::initial(tls)?;
     let accounts = initial.accounts();
     accounts.looked.store(0, Ordering::Relaxed);
+    crate::vfs::virtuals::collect();
     let dead = look(root.as_bytes(), accounts, usize::MAX);
     // In those of the caller that live on, what the killed had open without a name.
     find_below(&root, |own| {

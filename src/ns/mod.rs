@@ -361,7 +361,7 @@ pub fn initial_of(tls: &Tls, inode: u64) -> Result<Referred> {
 }
 
 /// The effective user id, as the kernel uses it.
-fn euid() -> u32 {
+pub fn euid() -> u32 {
     // SAFETY: no pointers.
     unsafe { crate::syscall!(SYS_geteuid) }.unwrap_or(0) as u32
 }

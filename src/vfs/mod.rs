@@ -13,6 +13,7 @@ pub mod mount;
 pub mod ops;
 pub mod table;
 pub mod through;
+pub mod virtuals;
 
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -34,20 +35,39 @@ static DEVICE: AtomicU64 = AtomicU64::new(0);
 pub fn any() -> bool {
     match MOUNTS.load(Ordering::Relaxed) {
         0 => find(),
-        // SAFETY: a mapping that stays.
-        at => unsafe { (*(at as *const AtomicU64)).load(Ordering::Relaxed) != 0 },
+        at => {
+            // SAFETY: a mapping that stays.
+            let mounts = unsafe { (*(at as *const AtomicU64)).load(Ordering::Relaxed) };
+            mounts != 0 || virtuals::by_environment()
+        }
     }
 }
+
+/// Whether there are virtual mounts: then a path may lead into a superblock though the kernel knows nothing of it.
+#[inline(always)]
+pub fn any_virtual() -> bool {
+    any_in_table() || virtuals::by_environment()
+}
+
+/// Whether any has ever been made by mount(2).
+fn any_in_table() -> bool {
+    match MOUNTS.load(Ordering::Relaxed) {
+        0 => false,
+        // SAFETY: as above; the second counter stands behind the first.
+        at => unsafe { (*(at as *const AtomicU64).add(1)).load(Ordering::Relaxed) != 0 },
+    }
+}
+const _: () = assert!(core::mem::offset_of!(Accounts, virtuals) == core::mem::offset_of!(Accounts, mounts) + 8);
 
 /// Looks for the counter: without a root directory there is none, and nothing is mounted.
 #[cold]
 #[inline(never)]
 fn find() -> bool {
-    let Some(root) = ns::known_root() else { return false };
+    let Some(root) = ns::known_root() else { return virtuals::by_environment() };
     let Ok((mounts, device)) =
         Path::new(&[root.as_bytes(), b"/accounts"]).and_then(|path| Accounts::map_mounts(&path))
     else {
-        return false;
+        return virtuals::by_environment();
     };
     DEVICE.store(device, Ordering::Release);
     let _ = MOUNTS.compare_exchange(0, mounts as usize, Ordering::AcqRel, Ordering::Acquire);
@@ -75,6 +95,8 @@ pub struct Target {
     len: usize,
     /// It ends with a slash: only a directory would do.
     pub slash: bool,
+    /// It was named through a virtual mount that is read-only.
+    covered_read_only: bool,
 }
 
 impl Target {
@@ -100,12 +122,12 @@ impl Target {
 
     /// Whether the mount, or the file system, is read-only.
     pub fn is_read_only(&self) -> bool {
-        is_read_only(&self.dir) || self.place.is_read_only()
+        self.covered_read_only || self.place.is_read_only() || is_read_only(&self.dir)
     }
 }
 
 /// Whether a directory is seen through a read-only mount.
-fn is_read_only(dir: &Fd) -> bool {
+pub fn is_read_only(dir: &Fd) -> bool {
     // SAFETY: plain integers; zero is valid for all of them.
     let mut fs: libc::statfs = unsafe { core::mem::zeroed() };
     const ST_RDONLY: i64 = 1;
@@ -163,7 +185,7 @@ pub unsafe fn locate(at: i32, path: *const c_char, follow: bool) -> Option<Targe
         Err(_) => {}
         Ok(st) => {
             is_link = st.st_mode & libc::S_IFMT == libc::S_IFLNK;
-            if if is_link { !follow } else { !is_device(st.st_dev) } {
+            if if is_link { !follow } else { !is_device(st.st_dev) && !any_virtual() } {
                 return None;
             }
         }
@@ -216,13 +238,32 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
     if cut != 0 {
         long.bytes[cut] = 0;
     }
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let dir = Fd::open_at(at, parent.cast(), flags).ok()?;
+    let ours = |place, dir, covered_read_only| Last::Ours(Target { place, dir, name: copy, len, slash, covered_read_only });
+    let dir = match Fd::open_at(at, parent.cast(), libc::O_PATH | libc::O_DIRECTORY) {
+        Ok(dir) => dir,
+        Err(Errno::ENOENT) if virtuals::by_environment() => {
+            let cover = virtuals::covering_path(&long.bytes[..cut])?;
+            let dir = open_superblock(&cover.place).ok()?;
+            return Some(ours(cover.place, dir, cover.read_only));
+        }
+        Err(_) => return None,
+    };
     let st = dir.stat().ok()?;
+    if any_virtual()
+        && let Some(cover) = virtuals::covering(st.st_dev, st.st_ino)
+    {
+        let dir = open_superblock(&cover.place).ok()?;
+        return Some(ours(cover.place, dir, cover.read_only));
+    }
     Some(match superblock(st.st_dev, st.st_ino) {
-        Some(place) => Last::Ours(Target { place, dir, name: copy, len, slash }),
+        Some(place) => ours(place, dir, false),
         None => Last::Elsewhere(dir, Path::new(&[&copy[..len]]).ok()?),
     })
+}
+
+/// The superblock's directory, by the library's own path.
+pub fn open_superblock(place: &Referred) -> Result<Fd> {
+    Path::new(&[place.dir(), b"/sb"])?.open_own(libc::O_PATH | libc::O_DIRECTORY)
 }
 
 /// readlink(2) into `to`; nothing: it is none.
@@ -247,7 +288,7 @@ pub fn superblock(dev: u64, ino: u64) -> Option<Referred> {
     (place.superblock().ok()? == (dev, ino)).then_some(place)
 }
 
-/// The namespace whose superblock's root a path names.
+/// The namespace whose superblock's root a path names by a mount of the kernel's.
 ///
 /// # Safety
 ///
@@ -257,6 +298,44 @@ pub unsafe fn root_at(at: i32, path: *const c_char, follow: bool) -> Option<(Ref
     let dir = Fd::open_at(at, path, flags).ok()?;
     let place = root_of(&dir)?;
     Some((place, dir))
+}
+
+/// The same by any mount; the directory is the superblock's, and whether the mount is read-only.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn any_root_at(at: i32, path: *const c_char, follow: bool) -> Option<(Referred, Fd, bool)> {
+    // SAFETY: the caller's contract.
+    if any_virtual()
+        && let Some(cover) = unsafe { cover_at(at, path, follow) }
+    {
+        let dir = open_superblock(&cover.place).ok()?;
+        return Some((cover.place, dir, cover.read_only));
+    }
+    // SAFETY: the caller's contract.
+    let (place, dir) = unsafe { root_at(at, path, follow) }?;
+    let read_only = is_read_only(&dir);
+    Some((place, dir, read_only))
+}
+
+/// The virtual mount on the directory that a path names.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn cover_at(at: i32, path: *const c_char, follow: bool) -> Option<virtuals::Cover> {
+    if !any_virtual() {
+        return None;
+    }
+    match stat_path(at, path, if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW }) {
+        Ok(st) if st.st_mode & libc::S_IFMT == libc::S_IFDIR => virtuals::covering(st.st_dev, st.st_ino),
+        Err(Errno::ENOENT) if virtuals::by_environment() => {
+            // SAFETY: the kernel has read it.
+            virtuals::covering_path(unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes())
+        }
+        _ => None,
+    }
 }
 
 /// The namespace whose superblock's root a descriptor refers to.

@@ -55,7 +55,11 @@ pub fn registered(ino: u64) -> Result<Path> {
 }
 
 /// Enters a superblock into the register, before it can be seen mounted.
-fn enter(place: &Place) -> Result<()> {
+///
+/// # Errors
+///
+/// Those of making a link.
+pub fn enter(place: &Place) -> Result<()> {
     let (_, ino) = place.superblock()?;
     let root = Path::new(&[place.root()])?;
     let mut link = Path::new(&[root.as_bytes(), b"/m"])?;
@@ -73,8 +77,8 @@ fn enter(place: &Place) -> Result<()> {
         Err(Errno::EEXIST) => {}
         other => other?,
     }
-    place.control().state.fetch_or(MOUNTED, Ordering::AcqRel);
     place.accounts().mounts.fetch_add(1, Ordering::AcqRel);
+    place.control().state.fetch_or(MOUNTED, Ordering::AcqRel);
     Ok(())
 }
 
@@ -284,6 +288,9 @@ pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resul
     if place.superblock()? == (st.st_dev, st.st_ino) {
         return Err(Errno::EBUSY);
     }
+    if super::any_virtual() && super::virtuals::covering(st.st_dev, st.st_ino).is_some() {
+        return super::virtuals::mount(place, on, flags, source);
+    }
     let record = Record::new(flags & libc::MS_NOEXEC != 0, source);
     let done = match detached(place, attributes_of(flags)) {
         Ok(tree) => {
@@ -296,6 +303,9 @@ pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resul
         Err(Errno(libc::ENOSYS)) => by_the_old_calls(place, on, flags),
         Err(errno) => Err(errno),
     };
+    if done == Err(Errno::EPERM) && ns::generous() {
+        return super::virtuals::mount(place, on, flags, source);
+    }
     note(place, done?, &record);
     Ok(())
 }

@@ -7,7 +7,7 @@
 use super::mount::{self, Record};
 use crate::abi::Result;
 use crate::face;
-use crate::ns::{self, Referred, of_task};
+use crate::ns::{self, Place, Referred, of_task};
 use crate::sys::path::{Fd, Path};
 use crate::syscall;
 
@@ -48,13 +48,16 @@ pub fn opened(fd: i32) -> Result<()> {
     let info = Path::new(&[directory, b"mountinfo"])?;
     let mut any = false;
     crate::sys::proc::each_line(&info.open_own(libc::O_RDONLY)?, |line| any |= Mount::parse(line).is_some());
+    // Virtual ones are seen in their mount namespace.
+    let namespace = Path::new(&[directory, b"ns/mnt"])?.stat_at(libc::AT_FDCWD).map_or(0, |st| st.st_ino);
+    super::virtuals::each(namespace, |_, _, _, _| any = true);
     if !any {
         return Ok(());
     }
     const MFD_CLOEXEC: u32 = 1;
     // SAFETY: a name and flags.
     let file = Fd(unsafe { syscall!(SYS_memfd_create, c"mounts".as_ptr(), MFD_CLOEXEC)? } as i32);
-    write_table(kind, &info.open_own(libc::O_RDONLY)?, &path.open_own(libc::O_RDONLY)?, &file)?;
+    write_table(kind, &info.open_own(libc::O_RDONLY)?, &path.open_own(libc::O_RDONLY)?, &file, namespace)?;
     let mut readable = Path::new(&[b"/proc/thread-self/fd/"])?;
     readable.push_decimal(file.0 as u64)?;
     // Only to be read.
@@ -217,7 +220,7 @@ impl<'a> Lines<'a> {
 
 /// Writes the table. All of them list the same mounts in the same order; mountinfo alone says what is mounted.
 #[inline(never)]
-fn write_table(kind: Kind, info: &Fd, original: &Fd, file: &Fd) -> Result<()> {
+fn write_table(kind: Kind, info: &Fd, original: &Fd, file: &Fd, namespace: u64) -> Result<()> {
     let mut output = Output { file, buffer: [0; 1024], len: 0 };
     let mut infos = Lines::new(info);
     let mut originals = Lines::new(original);
@@ -229,7 +232,80 @@ fn write_table(kind: Kind, info: &Fd, original: &Fd, file: &Fd) -> Result<()> {
         }
         output.put(b"\n")?;
     }
+    let mut number = 0;
+    let mut done = Ok(());
+    super::virtuals::each(namespace, |point, source, flags, place| {
+        number += 1;
+        let result = write_virtual(&mut output, kind, number, point, source, flags, place);
+        done = done.and(result);
+    });
+    done?;
     output.flush()
+}
+
+/// A virtual mount, with a number beyond the kernel's.
+fn write_virtual(
+    output: &mut Output<'_>,
+    kind: Kind,
+    number: u64,
+    point: &[u8],
+    source: &[u8],
+    flags: u64,
+    place: Option<&Place>,
+) -> Result<()> {
+    const FIRST: u64 = 1 << 24;
+    let read_only = place.is_some_and(Place::is_read_only);
+    match kind {
+        Kind::Mountinfo => {
+            let device = place.map_or(0, face::device);
+            output.put_decimal(FIRST + number)?;
+            output.put(b" 1 ")?;
+            output.put_decimal(libc::major(device) as u64)?;
+            output.put(b":")?;
+            output.put_decimal(libc::minor(device) as u64)?;
+            output.put(b" / ")?;
+            output.put_escaped(point)?;
+            output.put(b" ")?;
+            put_flags(output, flags, false)?;
+            output.put(b" - mqueue ")?;
+            output.put_escaped(source)?;
+            output.put(if read_only { b" ro" } else { b" rw" })?;
+        }
+        Kind::Mounts => {
+            output.put_escaped(source)?;
+            output.put(b" ")?;
+            output.put_escaped(point)?;
+            output.put(b" mqueue ")?;
+            put_flags(output, flags, read_only)?;
+            output.put(b" 0 0")?;
+        }
+        Kind::Mountstats => {
+            output.put(b"device ")?;
+            output.put_escaped(source)?;
+            output.put(b" mounted on ")?;
+            output.put_escaped(point)?;
+            output.put(b" with fstype mqueue")?;
+        }
+    }
+    output.put(b"\n")
+}
+
+/// Flags of mount(2) as a table shows them.
+fn put_flags(output: &mut Output<'_>, flags: u64, read_only: bool) -> Result<()> {
+    let has = |flag| flags & flag != 0;
+    output.put(if read_only || has(libc::MS_RDONLY) { b"ro" } else { b"rw" })?;
+    let words: [(bool, &[u8]); 6] = [
+        (has(libc::MS_NOSUID), b",nosuid"),
+        (has(libc::MS_NODEV), b",nodev"),
+        (has(libc::MS_NOEXEC), b",noexec"),
+        (has(libc::MS_NOATIME) && !has(libc::MS_STRICTATIME), b",noatime"),
+        (has(libc::MS_NODIRATIME), b",nodiratime"),
+        (!has(libc::MS_NOATIME) && !has(libc::MS_STRICTATIME), b",relatime"),
+    ];
+    for (_, word) in words.iter().filter(|(set, _)| *set) {
+        output.put(word)?;
+    }
+    Ok(())
 }
 
 fn write_mount(output: &mut Output<'_>, kind: Kind, mount: &Mount<'_>) -> Result<()> {

@@ -1,0 +1,344 @@
+//! Mounts where the kernel permits none: kept in a table, seen by programs with the library.
+//!
+//! Such a mount covers a directory, which is told by device and inode wherever a path leads to it: so relative
+//! paths, links, chdir(2) and openat(2) need nothing of their own. `ROOT/m/vMNTNS.DEV.INODE.LEVEL` holds flags,
+//! namespace directory, mount point and source; of several on one directory the last covers the others. MNTNS is
+//! the mount namespace in which it is seen. Whoever may list the table may have put something into it, so that
+//! only mounts of the user's own and of root's count.
+//!
+//! `MQNS_MOUNT=DIR:DIR…`: on those directories a program sees the queues of its own namespace.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::mount::{self, Record};
+use super::tls;
+use crate::abi::{Errno, Result};
+use crate::ns::{self, Place, Referred, life};
+use crate::sys::path::{Fd, Path, each_entry};
+use crate::sys::proc;
+use crate::syscall;
+
+/// Whether `MQNS_MOUNT` is set: 0 not looked yet, 1 no, 2 yes.
+static BY_ENVIRONMENT: AtomicU32 = AtomicU32::new(0);
+
+/// Whether directories are covered by the environment.
+#[inline(always)]
+pub fn by_environment() -> bool {
+    match BY_ENVIRONMENT.load(Ordering::Relaxed) {
+        0 => look_at_environment(),
+        known => known == 2,
+    }
+}
+
+#[cold]
+fn look_at_environment() -> bool {
+    let set = directories().next().is_some();
+    BY_ENVIRONMENT.store(if set { 2 } else { 1 }, Ordering::Relaxed);
+    set
+}
+
+/// The directories of `MQNS_MOUNT`.
+fn directories() -> impl Iterator<Item = &'static [u8]> {
+    let list = ns::environment(c"MQNS_MOUNT").unwrap_or(b"");
+    list.split(|&b| b == b':').filter(|dir| dir.first() == Some(&b'/')).map(|dir| {
+        let end = dir.iter().rposition(|&b| b != b'/').map_or(1, |at| at + 1);
+        &dir[..end]
+    })
+}
+
+/// What covers a directory.
+pub struct Cover {
+    /// The namespace whose queues are seen there.
+    pub place: Referred,
+    /// The mount is read-only.
+    pub read_only: bool,
+}
+
+fn of_environment() -> Option<Cover> {
+    let place = ns::current(super::super::interpose::mq::ready().ok()?).ok()?;
+    if !place.was_mounted() {
+        mount::enter(place).ok()?;
+    }
+    Some(Cover { place: place.refer(), read_only: false })
+}
+
+/// What covers a directory that does not exist: by its path as it stands in `MQNS_MOUNT`.
+pub fn covering_path(path: &[u8]) -> Option<Cover> {
+    let end = path.iter().rposition(|&b| b != b'/').map_or(1, |at| at + 1);
+    let path = path.get(..end)?;
+    if by_environment() && directories().any(|dir| dir == path) { of_environment() } else { None }
+}
+
+/// What covers the directory with that device and inode.
+#[cold]
+#[inline(never)]
+pub fn covering(dev: u64, ino: u64) -> Option<Cover> {
+    if by_environment() {
+        let is_it = |dir: &[u8]| {
+            Path::new(&[dir])
+                .and_then(|path| path.stat_at(libc::AT_FDCWD))
+                .is_ok_and(|st| (st.st_dev, st.st_ino) == (dev, ino))
+        };
+        if directories().any(is_it) {
+            return of_environment();
+        }
+    }
+    if !super::any_in_table() {
+        return None;
+    }
+    let (_, entry) = top(dev, ino)?;
+    Some(Cover { place: entry.place()?, read_only: entry.flags & libc::MS_RDONLY != 0 })
+}
+
+/// An entry of the table.
+struct Entry {
+    flags: u64,
+    text: [u8; 1024],
+    /// Where namespace directory, mount point and source end.
+    ends: [usize; 3],
+}
+
+impl Entry {
+    fn directory(&self) -> &[u8] {
+        &self.text[..self.ends[0]]
+    }
+
+    fn point(&self) -> &[u8] {
+        &self.text[self.ends[0] + 1..self.ends[1]]
+    }
+
+    fn source(&self) -> &[u8] {
+        &self.text[self.ends[1] + 1..self.ends[2]]
+    }
+
+    fn place(&self) -> Option<Referred> {
+        ns::place(tls(), self.directory()).ok()
+    }
+
+    /// Reads an entry, if it is one that counts.
+    fn read(path: &Path) -> Option<Entry> {
+        let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK).ok()?;
+        let st = file.stat().ok()?;
+        if st.st_mode & libc::S_IFMT != libc::S_IFREG || st.st_uid != 0 && st.st_uid != ns::euid() {
+            return None;
+        }
+        let mut entry = Entry { flags: 0, text: [0; 1024], ends: [0; 3] };
+        // SAFETY: the buffers are as long as said.
+        let got = unsafe {
+            syscall!(SYS_pread64, file.0, &raw mut entry.flags, 8, 0).ok()?;
+            syscall!(SYS_pread64, file.0, entry.text.as_mut_ptr(), entry.text.len(), 8).ok()?
+        };
+        let mut zeros = entry.text[..got].iter().enumerate().filter(|&(_, &b)| b == 0).map(|(at, _)| at);
+        entry.ends = [zeros.next()?, zeros.next()?, zeros.next()?];
+        Some(entry)
+    }
+}
+
+/// The inode of the caller's mount namespace.
+fn mount_namespace() -> u64 {
+    crate::sys::namespace_inode(c"/proc/thread-self/ns/mnt")
+}
+
+fn entry_path(namespace: u64, dev: u64, ino: u64, level: u64) -> Result<Path> {
+    let mut path = Path::new(&[ns::known_root().ok_or(Errno::ENOENT)?.as_bytes(), b"/m/v"])?;
+    path.push_decimal(namespace)?;
+    for number in [dev, ino] {
+        path.push(b".")?;
+        path.push_hex(number)?;
+    }
+    path.push(b".")?;
+    path.push_decimal(level)?;
+    Ok(path)
+}
+
+/// The uppermost of the mounts on a directory, and its level.
+fn top(dev: u64, ino: u64) -> Option<(u64, Entry)> {
+    let namespace = mount_namespace();
+    let mut found = None;
+    for level in 0.. {
+        match entry_path(namespace, dev, ino, level).ok().and_then(|path| Entry::read(&path)) {
+            Some(entry) => found = Some((level, entry)),
+            None => break,
+        }
+    }
+    found
+}
+
+/// mount(2).
+///
+/// # Errors
+///
+/// EBUSY: the same queues are mounted there, on top. Those of making a file.
+pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Result<()> {
+    let st = on.stat()?;
+    if let Some((_, above)) = top(st.st_dev, st.st_ino)
+        && above.directory() == place.dir()
+    {
+        return Err(Errno::EBUSY);
+    }
+    mount::enter(place)?;
+    let point = Path::of_descriptor(on.0)?;
+    let mut text = [0u8; 1032];
+    text[..8].copy_from_slice(&flags.to_ne_bytes());
+    let mut at = 8;
+    for part in [place.dir(), point.as_bytes(), &source[..source.len().min(255)]] {
+        let room = text.get_mut(at..at + part.len()).ok_or(Errno::ENAMETOOLONG)?;
+        room.copy_from_slice(part);
+        at += part.len() + 1;
+    }
+    if at > text.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    let namespace = mount_namespace();
+    for level in 0..1000 {
+        let path = entry_path(namespace, st.st_dev, st.st_ino, level)?;
+        // Complete when it appears.
+        let mut draft = path;
+        draft.push(b".")?;
+        draft.push_hex(ns::control::random())?;
+        let file = draft.open(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
+        // SAFETY: the buffer is as long as said.
+        let written = unsafe { syscall!(SYS_pwrite64, file.0, text.as_ptr(), at, 0) };
+        let done = written.and_then(|_| file.chmod(0o644)).and_then(|()| draft.rename(&path, false));
+        match done {
+            Ok(()) => {
+                place.accounts().virtuals.fetch_add(1, Ordering::AcqRel);
+                return Ok(());
+            }
+            Err(errno) => {
+                let _ = draft.unlink();
+                if errno != Errno::EEXIST {
+                    return Err(errno);
+                }
+            }
+        }
+    }
+    Err(Errno::ENOSPC)
+}
+
+/// umount2(2) of what covers a directory. Nothing: nothing does.
+///
+/// # Errors
+///
+/// EPERM; EBUSY: somebody is in it, or has something of it open.
+pub fn unmount(dev: u64, ino: u64, flags: i32) -> Option<Result<()>> {
+    if !super::any_in_table() {
+        return None;
+    }
+    let (level, entry) = top(dev, ino)?;
+    let unmount = || {
+        if !mount::may_mount_anything() {
+            return Err(Errno::EPERM);
+        }
+        let place = entry.place();
+        if flags & libc::MNT_DETACH == 0
+            && let Some(place) = &place
+            && is_busy(place, dev, ino)
+        {
+            return Err(Errno::EBUSY);
+        }
+        entry_path(mount_namespace(), dev, ino, level)?.unlink()?;
+        if let Some(place) = place
+            && place.is_dead()
+        {
+            life::teardown(place.dir());
+        }
+        Ok(())
+    };
+    Some(unmount())
+}
+
+/// Whether any process is in a covered directory, or has the superblock's directory or files of it open.
+fn is_busy(place: &Place, dev: u64, ino: u64) -> bool {
+    let Ok(superblock) = place.superblock() else { return false };
+    let Ok(files) = Path::new(&[place.dir(), b"/sb/"]) else { return false };
+    let is_in = |path: Result<Path>| {
+        path.and_then(|path| path.stat_at(libc::AT_FDCWD))
+            .is_ok_and(|st| (st.st_dev, st.st_ino) == (dev, ino) || (st.st_dev, st.st_ino) == superblock)
+    };
+    proc::any_process(|pid| {
+        let mut busy = is_in(proc::path(pid, b"cwd"));
+        proc::each_descriptor(pid, |fd| {
+            let link = Path::new(&[b"/proc/", pid, b"/fd/", fd]);
+            busy |= link.and_then(|link| link.stat_at(libc::AT_FDCWD)).is_ok_and(|st| (st.st_dev, st.st_ino) == superblock);
+            // O_PATH.
+            let target = Path::new(&[b"/proc/", pid, b"/fd/", fd]).and_then(|link| link.read_link_at(libc::AT_FDCWD));
+            busy |= target.is_ok_and(|target| target.as_bytes().starts_with(files.as_bytes()));
+        });
+        busy || proc::path(pid, b"maps").and_then(|maps| proc::mentions(&maps, files.as_bytes())).unwrap_or(false)
+    })
+}
+
+/// Calls `see` with each mount that is seen in a mount namespace: mount point, source, flags.
+pub fn each(namespace: u64, mut see: impl FnMut(&[u8], &[u8], u64, Option<&Place>)) {
+    if by_environment() {
+        let cover = of_environment();
+        for dir in directories() {
+            see(dir, b"mqueue", 0, cover.as_ref().map(|cover| &*cover.place));
+        }
+    }
+    if !super::any_in_table() {
+        return;
+    }
+    each_file(|path, of| {
+        if of == namespace
+            && let Some(entry) = Entry::read(path)
+        {
+            let place = entry.place();
+            see(entry.point(), entry.source(), entry.flags, place.as_deref());
+        }
+    });
+}
+
+/// Calls `see` with each file of the table, and the mount namespace that it is for.
+fn each_file(mut see: impl FnMut(&Path, u64)) {
+    let Some(dir) = ns::known_root().and_then(|root| Path::new(&[root.as_bytes(), b"/m"]).ok()) else { return };
+    let Ok(open) = dir.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return };
+    each_entry(&open, |name| {
+        let mut parts = name.split(|&b| b == b'.');
+        let number = parts.next().and_then(|first| first.strip_prefix(b"v"));
+        let namespace = number.and_then(|digits| core::str::from_utf8(digits).ok()?.parse().ok());
+        if let (Some(namespace), 3) = (namespace, parts.count())
+            && let Ok(path) = Path::new(&[dir.as_bytes(), b"/", name])
+        {
+            see(&path, namespace);
+        }
+    });
+}
+
+/// Whether a namespace's superblock is mounted so anywhere.
+pub fn is_mounted(place: &Place) -> bool {
+    let mut found = false;
+    if super::any_in_table() {
+        each_file(|path, namespace| {
+            found |= !found && Entry::read(path).is_some_and(|entry| entry.directory() == place.dir()) && is_alive(namespace);
+        });
+    }
+    found
+}
+
+/// Whether any process that can be seen is in a mount namespace.
+fn is_alive(namespace: u64) -> bool {
+    namespace == mount_namespace()
+        || proc::any_process(|pid| {
+            proc::path(pid, b"ns/mnt")
+                .and_then(|path| path.stat_at(libc::AT_FDCWD))
+                .is_ok_and(|st| st.st_ino == namespace)
+        })
+}
+
+/// Takes away what is left of mount namespaces that are no more.
+pub fn collect() {
+    if super::any_in_table() {
+        each_file(|path, namespace| {
+            if !is_alive(namespace) {
+                let _ = path.unlink();
+            }
+        });
+    }
+}
+
+/// The record that stands for a mount of the table.
+pub fn record(flags: u64, source: &[u8]) -> Record {
+    mount::record(flags & libc::MS_NOEXEC != 0, source)
+}
