@@ -367,7 +367,12 @@ macro_rules! hooks {
     (@covered_system $path:ident $to:ident) => {
         if vfs::any_virtual() && let Some(file) = path::open_of($path) {
             // SAFETY: the caller's contract.
-            return unsafe { path::FileSystem::of_descriptor(file.0, $to) };
+            let result = unsafe { path::FileSystem::of_descriptor(file.0, $to) };
+            if result == 0 && let Some(flags) = path::covered_flags($path) {
+                // SAFETY: it has been filled in.
+                unsafe { path::FileSystem::set_flags(&mut *$to, flags) };
+            }
+            return result;
         }
     };
     (@uncovered_link $dir:expr, $path:expr) => {

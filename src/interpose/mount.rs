@@ -7,7 +7,7 @@ use super::{next, nsfile, ret};
 use crate::abi::{Errno, Result};
 use crate::ns::{self, Referred};
 use crate::sys::local::LocalLock;
-use crate::sys::path::{Fd, stat_path};
+use crate::sys::path::{Fd, Path, stat_path};
 use crate::syscall;
 use crate::vfs::{self, mount as fs};
 
@@ -68,7 +68,39 @@ pub unsafe extern "C" fn mount(
         {
             return ret(remount(&place, &on, asked, data.cast()).map(|()| 0)) as c_int;
         }
-        next(source, target, kind, flags, data)
+        let bound = if asked & libc::MS_BIND != 0 && asked & libc::MS_REMOUNT == 0 && vfs::any() {
+            vfs::root_at(AT, source, true).map(|(place, dir)| (fs::recorded_of(&place, &dir), place))
+        } else {
+            None
+        };
+        let result = next(source, target, kind, flags, data);
+        if result == 0
+            && let Some((record, place)) = bound
+            && let Some((_, dir)) = vfs::root_at(AT, target, true)
+        {
+            // It shows the source of the mount that it is a copy of.
+            fs::attached(&place, &dir, &record);
+        }
+        if result != 0
+            && ns::generous()
+            && asked & fs::OTHER_ACTIONS == 0
+            && !kind.is_null()
+            && kernel_says(Errno::EPERM)
+            && string(kind).is_ok_and(|kind| !is_known_type(kind))
+        {
+            return ret(Err(Errno::ENODEV)) as c_int;
+        }
+        result
+    }
+}
+
+/// Whether the kernel has a file system of that name.
+fn is_known_type(kind: &[u8]) -> bool {
+    let line = Path::new(&[b"\t", kind, b"\n"]);
+    let list = Path::new(&[b"/proc/filesystems"]);
+    match (line, list) {
+        (Ok(line), Ok(list)) => crate::sys::proc::mentions(&list, line.as_bytes()).unwrap_or(true),
+        _ => false,
     }
 }
 
@@ -97,7 +129,11 @@ unsafe fn mount_queues(source: *const c_char, target: *const c_char, flags: u64,
         if !data.is_null() {
             string(data)?;
         }
-        let on = Fd::open_at(AT, target, libc::O_PATH)?;
+        let on = match Fd::open_at(AT, target, libc::O_PATH) {
+            // A queue, by a mount that the kernel does not see.
+            Err(Errno::ENOENT) if is_covered_file(target) => return Err(Errno::ENOTDIR),
+            other => other?,
+        };
         if !fs::may_mount_anything() {
             return Err(Errno::EPERM);
         }
@@ -109,6 +145,16 @@ unsafe fn mount_queues(source: *const c_char, target: *const c_char, flags: u64,
         }
         fs::mount(place, &on, flags, given.or(found).unwrap_or(b"none"))
     }
+}
+
+/// Whether a path is that of a queue's file by a virtual mount.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+unsafe fn is_covered_file(path: *const c_char) -> bool {
+    // SAFETY: the caller's contract.
+    vfs::any_virtual() && unsafe { vfs::locate(AT, path, true) }.is_some_and(|target| target.stat().is_ok())
 }
 
 unsafe fn remount(place: &Referred, on: &Fd, flags: u64, data: *const c_char) -> Result<()> {
@@ -135,13 +181,15 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
     // Looking at a mount would count as a use of it, for MNT_EXPIRE.
     let known = if vfs::any() && flags & libc::MNT_EXPIRE == 0 {
         // SAFETY: a user pointer, which the kernel reads first.
-        unsafe { vfs::root_at(AT, target, follow) }.map(|(place, dir)| (place, fs::id_of(&dir)))
+        unsafe { vfs::root_at(AT, target, follow) }.map(|(place, dir)| fs::leaving(place, &dir))
     } else {
         None
     };
     const FLAGS: c_int = libc::MNT_FORCE | libc::MNT_DETACH | libc::MNT_EXPIRE | libc::UMOUNT_NOFOLLOW;
+    let expiring = flags & libc::MNT_EXPIRE != 0 && flags & (libc::MNT_FORCE | libc::MNT_DETACH) != 0;
     if vfs::any_virtual()
         && flags & !FLAGS == 0
+        && !expiring
         && let Ok(st) = stat_path(AT, target, if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW })
         && let Some(result) = vfs::virtuals::unmount(st.st_dev, st.st_ino, flags)
     {
@@ -149,13 +197,15 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
     }
     // SAFETY: the caller's contract.
     let result = unsafe { next(target, flags) };
-    if result != 0 && ns::generous() && kernel_says(Errno::EPERM) {
+    // SAFETY: the kernel has read the path.
+    let is_file = || unsafe { is_covered_file(target) };
+    if result != 0 && ns::generous() && (kernel_says(Errno::EPERM) || kernel_says(Errno::ENOENT) && is_file()) {
         // Who may do it finds nothing to be done.
         return ret(Err(Errno::EINVAL)) as c_int;
     }
     if result == 0 {
         match known {
-            Some((place, id)) => fs::unmounted(&place, id),
+            Some(left) => fs::unmounted(&left),
             None if flags & libc::MNT_EXPIRE != 0 && vfs::any() => nsfile::look(),
             None => {}
         }
@@ -168,6 +218,32 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
 fn kernel_says(errno: Errno) -> bool {
     // SAFETY: the address of the calling thread's errno.
     unsafe { *super::cshim_errno() == errno.0 }
+}
+
+/// open_tree(2): a copy shows the source of the mount that it is a copy of.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn open_tree(at: c_int, path: *const c_char, flags: c_uint) -> c_int {
+    const OPEN_TREE_CLONE: c_uint = 1;
+    // SAFETY: the caller's contract.
+    let tree = unsafe { next!(c"open_tree": unsafe extern "C" fn(c_int, *const c_char, c_uint) -> c_int)(at, path, flags) };
+    if tree >= 0 && flags & OPEN_TREE_CLONE != 0 && vfs::any() {
+        let copy = core::mem::ManuallyDrop::new(Fd(tree));
+        let original = if flags & libc::AT_EMPTY_PATH as c_uint != 0 {
+            let dir = core::mem::ManuallyDrop::new(Fd(at));
+            vfs::root_of(&dir).map(|place| (fs::recorded_of(&place, &dir), place))
+        } else {
+            // SAFETY: the kernel has accepted the path.
+            unsafe { vfs::root_at(at, path, true) }.map(|(place, dir)| (fs::recorded_of(&place, &dir), place))
+        };
+        if let Some((record, place)) = original {
+            fs::attached(&place, &copy, &record);
+        }
+    }
+    tree
 }
 
 /// umount(2): see [`umount2`].

@@ -11,7 +11,7 @@ use crate::abi::{Errno, Result};
 use crate::face;
 use crate::ns::Referred;
 use crate::sys::fault;
-use crate::sys::path::{Fd, stat_fd};
+use crate::sys::path::{Fd, stat_fd, stat_path};
 use crate::sys::tls::Tls;
 use crate::vfs::{self, Target, ops};
 use crate::{maps, syscall};
@@ -72,9 +72,9 @@ hooks! {
     /// unlinkat(2).
     fn unlinkat(dir: c_int, path: Path, flags: c_int) { dir, path, false => |t| remove_at(&t, flags) }
     /// mkdir(2).
-    fn mkdir(path: Path, mode: c_uint) { AT, path, false => |t| ops::refuse(&t) }
+    fn mkdir(path: Path, mode: c_uint) { AT, path, false => |t| ops::refuse_directory(&t) }
     /// mkdirat(2).
-    fn mkdirat(dir: c_int, path: Path, mode: c_uint) { dir, path, false => |t| ops::refuse(&t) }
+    fn mkdirat(dir: c_int, path: Path, mode: c_uint) { dir, path, false => |t| ops::refuse_directory(&t) }
     /// symlink(2).
     fn symlink(text: Path, path: Path) { AT, path, false => |t| ops::refuse(&t) }
     /// symlinkat(2).
@@ -115,7 +115,11 @@ fn remove_at(t: &Target, flags: c_int) -> Result<usize> {
         if t.is_read_only() {
             return Err(Errno::EROFS);
         }
-        return Err(t.stat().map_or_else(|errno| errno, |_| Errno::ENOTDIR));
+        t.stat()?;
+        let path = t.path();
+        // It is no directory, so that the kernel only has to say what is wrong first.
+        // SAFETY: the path is NUL-terminated.
+        return unsafe { syscall!(SYS_unlinkat, t.dir.0, path.as_ptr(), libc::AT_REMOVEDIR) };
     }
     ops::unlink(ready()?, t)
 }
@@ -419,7 +423,7 @@ pub unsafe extern "C" fn rmdir(path: Path) -> c_int {
             return ret(remove_at(&t, libc::AT_REMOVEDIR)) as c_int;
         }
         // SAFETY: only the kernel reads the path.
-        if unsafe { vfs::cover_at(AT, path, false) }.is_some() {
+        if unsafe { vfs::cover_at(AT, path, false) }.is_some() && !ends_with_dots(path) {
             return ret(Err(Errno::EBUSY)) as c_int;
         }
     }
@@ -450,6 +454,9 @@ fn refused_across(from: (c_int, Path), to: (c_int, Path), renaming: bool) -> Opt
     if source.is_none() && over.is_none() {
         return None;
     }
+    if renaming && source.is_none() && stat_path(from.0, from.1, 0).is_ok() && ends_with_dots(from.1) {
+        return Some(Errno::EBUSY);
+    }
     if !renaming
         && let Some(source) = &source
         && let Err(errno) = source.stat()
@@ -457,6 +464,14 @@ fn refused_across(from: (c_int, Path), to: (c_int, Path), renaming: bool) -> Opt
         return Some(errno);
     }
     Some(Errno(libc::EXDEV))
+}
+
+/// Whether the last component of a path, which the kernel has read, is `.` or `..`.
+fn ends_with_dots(path: Path) -> bool {
+    // SAFETY: the caller's word.
+    let text = unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes();
+    let end = text.iter().rposition(|&b| b != b'/').map_or(0, |at| at + 1);
+    matches!(text[..end].rsplit(|&b| b == b'/').next(), Some(b"." | b".."))
 }
 
 fn same_mount(a: &Target, b: &Target) -> bool {
@@ -715,7 +730,11 @@ pub unsafe extern "C" fn mqns_vfs_open(at: c_int, path: Path, flags: c_int, mode
     if flags & libc::O_TMPFILE == libc::O_TMPFILE {
         // SAFETY: only the kernel reads the path.
         let there = unsafe { vfs::any_root_at(at, path, true) };
-        return if there.is_some() { raw_result(NONE) } else { BYPASS };
+        return match there {
+            Some((place, _, read_only)) if read_only || place.is_read_only() => raw_result(Err(Errno::EROFS)),
+            Some(_) => raw_result(NONE),
+            None => BYPASS,
+        };
     }
     // SAFETY: only the kernel reads the path.
     if vfs::any_virtual()
@@ -750,6 +769,10 @@ pub unsafe fn status(at: c_int, path: Path, follow: bool, st: &mut libc::stat) {
             let empty = unsafe { path.read() } == 0;
             let t = if empty { vfs::target_of_descriptor(at) } else { target(at, path, follow) };
             if let Some(t) = t {
+                if empty && t.stat().is_ok_and(|now| now.st_ino != st.st_ino) || t.stat().is_err() {
+                    // The name is gone, or another's.
+                    st.st_nlink = 0;
+                }
                 dress(&t, st);
             }
         }
@@ -879,8 +902,26 @@ pub fn file_system_5(fd: c_int, to: &mut libc::statvfs) {
     *to = fs;
 }
 
+/// `f_flag` of statvfs(3) for the virtual mount that a path leads into.
+pub fn covered_flags(path: Path) -> Option<u64> {
+    // SAFETY: only the kernel reads the path.
+    let cover = unsafe { vfs::cover_at(AT, path, true) };
+    let flags = match cover {
+        Some(cover) => cover.flags,
+        None => target(AT, path, true).filter(|t| t.cover != 0)?.covered_read_only.into(),
+    };
+    const ST_RELATIME: u64 = 4096;
+    let kept = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME | libc::MS_NODIRATIME;
+    let relative = flags & (libc::MS_NOATIME | libc::MS_STRICTATIME) == 0;
+    // Of the same values, but for how times are kept.
+    Some(flags & kept | if relative { ST_RELATIME } else { 0 })
+}
+
 /// `struct statfs` and `struct statvfs`.
 pub trait FileSystem: Copy {
+    /// Sets the flags of the mount.
+    fn set_flags(&mut self, flags: u64);
+
     /// The libc function for a descriptor, through our hook.
     ///
     /// # Safety
@@ -890,6 +931,11 @@ pub trait FileSystem: Copy {
 }
 
 impl FileSystem for libc::statfs {
+    fn set_flags(&mut self, flags: u64) {
+        const ST_VALID: u64 = 0x20;
+        vfs::set_flags(self, (flags | ST_VALID) as i64);
+    }
+
     unsafe fn of_descriptor(fd: c_int, to: *mut Self) -> c_int {
         // SAFETY: the caller's contract.
         unsafe { super::file::fstatfs(fd, to) }
@@ -897,6 +943,10 @@ impl FileSystem for libc::statfs {
 }
 
 impl FileSystem for libc::statvfs {
+    fn set_flags(&mut self, flags: u64) {
+        self.f_flag = flags;
+    }
+
     unsafe fn of_descriptor(fd: c_int, to: *mut Self) -> c_int {
         // SAFETY: the caller's contract.
         unsafe { super::file::fstatvfs(fd, to) }

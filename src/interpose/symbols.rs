@@ -212,7 +212,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
     (
         "mount",
         "mounts of the mqueue file system, and of namespaces",
-        &["fsconfig", "fsmount", "fsopen", "fspick", "mount", "umount", "umount2"],
+        &["fsconfig", "fsmount", "fsopen", "fspick", "mount", "open_tree", "umount", "umount2"],
     ),
     (
         "sysctl",

@@ -162,6 +162,7 @@ pub fn open(
                 Err(Errno::ENOENT) if !again => again = true,
                 other => return other,
             },
+            Err(Errno::EACCES) if access != libc::O_RDONLY && !probe && place.is_read_only() => return Err(Errno::EROFS),
             // A symbolic link, which only a stranger can have put there.
             Err(Errno::ELOOP) => return Err(Errno::EACCES),
             Err(errno) => return Err(errno),

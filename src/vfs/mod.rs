@@ -51,6 +51,9 @@ pub fn any_virtual() -> bool {
 
 /// Whether any has ever been made by mount(2).
 fn any_in_table() -> bool {
+    if MOUNTS.load(Ordering::Relaxed) == 0 && !any() {
+        return false;
+    }
     match MOUNTS.load(Ordering::Relaxed) {
         0 => false,
         // SAFETY: as above; the second counter stands behind the first.
@@ -95,8 +98,12 @@ pub struct Target {
     len: usize,
     /// It ends with a slash: only a directory would do.
     pub slash: bool,
-    /// It was named through a virtual mount that is read-only.
-    covered_read_only: bool,
+    /// The virtual mount that it was named through: the inode of the covered directory; 0: one of the kernel's.
+    pub cover: u64,
+    /// That is read-only.
+    pub covered_read_only: bool,
+    /// The path goes on behind the name.
+    beneath: bool,
 }
 
 impl Target {
@@ -115,8 +122,11 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// ENOENT; EACCES: the directory may not be searched.
+    /// ENOENT; EACCES: the directory may not be searched. ENOTDIR: it is meant as one.
     pub fn stat(&self) -> Result<libc::stat> {
+        if self.beneath {
+            return Err(Errno::ENOTDIR);
+        }
         stat_path(self.dir.0, self.path().as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
     }
 
@@ -135,11 +145,19 @@ pub fn is_read_only(dir: &Fd) -> bool {
     unsafe { syscall!(SYS_fstatfs, dir.0, &raw mut fs) }.is_ok() && flags_of(&fs) & ST_RDONLY != 0
 }
 
+/// Where in `struct statfs` of every 64-bit architecture the flags are, in words.
+const FLAGS_AT: usize = 10;
+
+/// Sets `f_flags`, which the libc crate hides.
+pub fn set_flags(fs: &mut libc::statfs, flags: i64) {
+    // SAFETY: as in `flags_of`.
+    unsafe { (&raw mut *fs).cast::<i64>().add(FLAGS_AT).write(flags) };
+}
+
 /// `f_flags`, which the libc crate hides.
 pub fn flags_of(fs: &libc::statfs) -> i64 {
-    const AT: usize = 10;
     // SAFETY: `struct statfs` of every 64-bit architecture is 15 words; the flags are the eleventh.
-    unsafe { (&raw const *fs).cast::<i64>().add(AT).read() }
+    unsafe { (&raw const *fs).cast::<i64>().add(FLAGS_AT).read() }
 }
 
 /// Longest path that the kernel takes, bytes with the NUL (PATH_MAX).
@@ -238,13 +256,33 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
     if cut != 0 {
         long.bytes[cut] = 0;
     }
-    let ours = |place, dir, covered_read_only| Last::Ours(Target { place, dir, name: copy, len, slash, covered_read_only });
+    let kernels = |place, dir| Target {
+        place,
+        dir,
+        name: copy,
+        len,
+        slash,
+        cover: 0,
+        covered_read_only: false,
+        beneath: false,
+    };
+    let covered = |cover: virtuals::Cover| -> Option<Last> {
+        let dir = open_superblock(&cover.place).ok()?;
+        let (cover, place, covered_read_only) = (cover.ino, cover.place, cover.flags & libc::MS_RDONLY != 0);
+        Some(Last::Ours(Target { cover, covered_read_only, ..kernels(place, dir) }))
+    };
     let dir = match Fd::open_at(at, parent.cast(), libc::O_PATH | libc::O_DIRECTORY) {
         Ok(dir) => dir,
-        Err(Errno::ENOENT) if virtuals::by_environment() => {
-            let cover = virtuals::covering_path(&long.bytes[..cut])?;
-            let dir = open_superblock(&cover.place).ok()?;
-            return Some(ours(cover.place, dir, cover.read_only));
+        Err(Errno::ENOENT) if any_virtual() => {
+            if let Some(cover) = virtuals::covering_path(&long.bytes[..cut]) {
+                return covered(cover);
+            }
+            // Perhaps it is a queue's name that is taken for a directory's.
+            long.len = cut;
+            return match split(at, long)? {
+                Last::Ours(target) => target.stat().is_ok().then_some(Last::Ours(Target { beneath: true, ..target })),
+                Last::Elsewhere(..) => None,
+            };
         }
         Err(_) => return None,
     };
@@ -252,11 +290,10 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
     if any_virtual()
         && let Some(cover) = virtuals::covering(st.st_dev, st.st_ino)
     {
-        let dir = open_superblock(&cover.place).ok()?;
-        return Some(ours(cover.place, dir, cover.read_only));
+        return covered(cover);
     }
     Some(match superblock(st.st_dev, st.st_ino) {
-        Some(place) => ours(place, dir, false),
+        Some(place) => Last::Ours(kernels(place, dir)),
         None => Last::Elsewhere(dir, Path::new(&[&copy[..len]]).ok()?),
     })
 }
@@ -311,7 +348,7 @@ pub unsafe fn any_root_at(at: i32, path: *const c_char, follow: bool) -> Option<
         && let Some(cover) = unsafe { cover_at(at, path, follow) }
     {
         let dir = open_superblock(&cover.place).ok()?;
-        return Some((cover.place, dir, cover.read_only));
+        return Some((cover.place, dir, cover.flags & libc::MS_RDONLY != 0));
     }
     // SAFETY: the caller's contract.
     let (place, dir) = unsafe { root_at(at, path, follow) }?;
@@ -351,6 +388,10 @@ pub fn root_of(dir: &Fd) -> Option<Referred> {
 /// with O_PATH, or by others.
 pub fn target_of_descriptor(fd: i32) -> Option<Target> {
     let path = Path::of_descriptor(fd).ok()?;
+    let path = match path.as_bytes().strip_suffix(b" (deleted)") {
+        Some(name) if stat_path(libc::AT_FDCWD, path.as_ptr(), 0).is_err() => Path::new(&[name]).ok()?,
+        _ => path,
+    };
     // SAFETY: NUL-terminated.
     unsafe { locate(libc::AT_FDCWD, path.as_ptr(), false) }
 }

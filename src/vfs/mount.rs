@@ -158,22 +158,39 @@ fn write_record(path: &Path, record: &Record) -> Result<()> {
     file.chmod(0o644)
 }
 
-fn note(place: &Place, id: u64, record: &Record) {
-    for id in [id, 0] {
-        let _ = record_path(place, id).and_then(|path| write_record(&path, record));
+/// The same by the mount point, which copies in other mount namespaces have as well.
+fn record_by_point(place: &Place, point: &[u8]) -> Result<Path> {
+    // FNV-1a; no number of a mount is as long.
+    let hash = point.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3));
+    record_path(place, hash | 1 << 63)
+}
+
+fn note(place: &Place, dir: &Fd, record: &Record) {
+    let write = |path: Result<Path>| {
+        let _ = path.and_then(|path| write_record(&path, record));
+    };
+    write(record_path(place, mount_id(dir.0)));
+    write(record_path(place, 0));
+    if let Ok(point) = Path::of_descriptor(dir.0)
+        && point.as_bytes() != b"/"
+    {
+        write(record_by_point(place, point.as_bytes()));
     }
 }
 
-/// What is to be shown of the mount of a superblock with that number.
-pub fn recorded(place: &Place, id: u64) -> Record {
-    let read = |id: u64| -> Option<Record> {
-        let file = record_path(place, id).ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW).ok()?;
+/// What is to be shown of the mount of a superblock with that number, at that mount point.
+pub fn recorded(place: &Place, id: u64, point: &[u8]) -> Record {
+    let read = |path: Result<Path>| -> Option<Record> {
+        let file = path.ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW).ok()?;
         let mut bytes = [0u8; 257];
         // SAFETY: the buffer is as long as said.
         let got = unsafe { syscall!(SYS_pread64, file.0, bytes.as_mut_ptr(), bytes.len(), 0) }.ok()?;
         (got != 0).then(|| Record::new(bytes[0] != 0, &bytes[1..got]))
     };
-    read(id).or_else(|| read(0)).unwrap_or(Record::new(false, b"mqueue"))
+    read(record_path(place, id))
+        .or_else(|| read(record_by_point(place, point)))
+        .or_else(|| read(record_path(place, 0)))
+        .unwrap_or(Record::new(false, b"mqueue"))
 }
 
 /// Whether the caller may mount the file system of a namespace: "CAP_SYS_ADMIN in the user namespace that owns
@@ -298,20 +315,20 @@ pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resul
             const T_EMPTY_PATH: u32 = 0x40;
             // SAFETY: NUL-terminated paths.
             unsafe { syscall!(SYS_move_mount, tree.0, c"".as_ptr(), on.0, c"".as_ptr(), F_EMPTY_PATH | T_EMPTY_PATH)? };
-            Ok(mount_id(tree.0))
+            Ok(tree)
         }
         Err(Errno(libc::ENOSYS)) => by_the_old_calls(place, on, flags),
         Err(errno) => Err(errno),
     };
-    if done == Err(Errno::EPERM) && ns::generous() {
+    if matches!(done, Err(Errno::EPERM)) && ns::generous() {
         return super::virtuals::mount(place, on, flags, source);
     }
-    note(place, done?, &record);
+    note(place, &done?, &record);
     Ok(())
 }
 
 /// The same before Linux 5.12, in two steps.
-fn by_the_old_calls(place: &Place, on: &Fd, flags: u64) -> Result<u64> {
+fn by_the_old_calls(place: &Place, on: &Fd, flags: u64) -> Result<Fd> {
     let superblock = Path::new(&[place.dir(), b"/sb"])?;
     let mut point = Path::new(&[b"/proc/thread-self/fd/"])?;
     point.push_decimal(on.0 as u64)?;
@@ -327,17 +344,18 @@ fn by_the_old_calls(place: &Place, on: &Fd, flags: u64) -> Result<u64> {
         let _ = unsafe { syscall!(SYS_umount2, point.as_ptr(), libc::MNT_DETACH) };
     }
     done?;
-    Ok(mount_id(point.open_own(libc::O_PATH)?.0))
+    point.open_own(libc::O_PATH)
 }
 
 /// What is to be shown of the mount with that root.
 pub fn recorded_of(place: &Place, dir: &Fd) -> Record {
-    recorded(place, mount_id(dir.0))
+    let point = Path::of_descriptor(dir.0).unwrap_or(Path::empty());
+    recorded(place, mount_id(dir.0), point.as_bytes())
 }
 
 /// A mount has been made: what is to be shown of it.
 pub fn attached(place: &Place, dir: &Fd, record: &Record) {
-    note(place, mount_id(dir.0), record);
+    note(place, dir, record);
 }
 
 /// A record of what is given step by step.
@@ -364,7 +382,7 @@ pub fn remount(place: &Referred, on: &Fd, flags: u64) -> Result<()> {
     // SAFETY: NUL-terminated paths.
     unsafe { syscall!(SYS_mount, 0, point.as_ptr(), 0, forced, 0)? };
     let old = recorded_of(place, on);
-    note(place, mount_id(on.0), &Record { noexec: flags & libc::MS_NOEXEC != 0, ..old });
+    note(place, on, &Record { noexec: flags & libc::MS_NOEXEC != 0, ..old });
     Ok(())
 }
 
@@ -385,20 +403,26 @@ pub fn set_read_only(place: &Referred, read_only: bool) -> Result<()> {
     Ok(())
 }
 
-/// The number of the mount with that root, for [`unmounted`].
-pub fn id_of(dir: &Fd) -> u64 {
-    mount_id(dir.0)
+/// A mount that is about to be taken off: what [`unmounted`] has to know.
+pub struct Leaving {
+    place: Referred,
+    records: [Result<Path>; 2],
 }
 
-/// After umount(2) of a mount of `place`: what it was the last of goes.
-pub fn unmounted(place: &Referred, id: u64) {
-    if id != 0
-        && let Ok(path) = record_path(place, id)
-    {
-        let _ = path.unlink();
+/// The mount with that root is about to be taken off.
+pub fn leaving(place: Referred, dir: &Fd) -> Leaving {
+    let by_point = Path::of_descriptor(dir.0).and_then(|point| record_by_point(&place, point.as_bytes()));
+    let records = [record_path(&place, mount_id(dir.0)), by_point];
+    Leaving { place, records }
+}
+
+/// After umount(2): what that was the last of goes.
+pub fn unmounted(left: &Leaving) {
+    for record in left.records.iter().flatten() {
+        let _ = record.unlink();
     }
-    if place.is_dead() {
-        life::teardown(place.dir());
+    if left.place.is_dead() {
+        life::teardown(left.place.dir());
     }
 }
 
@@ -416,6 +440,7 @@ pub fn is_superblock(fd: i32) -> Option<Referred> {
 pub fn visible_flags(place: &Place, fd: i32, flags: i64) -> i64 {
     const ST_RDONLY: i64 = 1;
     const ST_NOEXEC: i64 = 8;
-    let hidden = if recorded(place, mount_id(fd)).noexec { 0 } else { ST_NOEXEC };
+    let dir = core::mem::ManuallyDrop::new(Fd(fd));
+    let hidden = if recorded_of(place, &dir).noexec { 0 } else { ST_NOEXEC };
     flags & !hidden | if place.is_read_only() { ST_RDONLY } else { 0 }
 }

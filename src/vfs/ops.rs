@@ -86,6 +86,10 @@ fn kept(flags: i32) -> i32 {
     flags & !GONE | desc::LARGEFILE
 }
 
+fn is_for_writing(flags: i32) -> bool {
+    matches!(flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
+}
+
 /// Nothing: it is gone again.
 fn open_existing(tls: &'static Tls, target: &Target, flags: i32) -> Result<Option<i32>> {
     let truncating = flags & libc::O_TRUNC != 0;
@@ -95,7 +99,7 @@ fn open_existing(tls: &'static Tls, target: &Target, flags: i32) -> Result<Optio
         libc::O_RDONLY if truncating => libc::O_RDWR,
         access => access,
     };
-    if target.place.is_read_only() && access != libc::O_RDONLY {
+    if access != libc::O_RDONLY && target.place.is_read_only() || truncating && target.is_read_only() {
         return Err(Errno::EROFS);
     }
     let checked = access | flags & (libc::O_DIRECTORY | libc::O_NOATIME);
@@ -104,6 +108,9 @@ fn open_existing(tls: &'static Tls, target: &Target, flags: i32) -> Result<Optio
         Err(Errno::ENOENT) => return Ok(None),
         other => other?,
     };
+    if access != libc::O_RDONLY && target.covered_read_only {
+        return Err(Errno::EROFS);
+    }
     let st = file.stat()?;
     if st.st_mode & libc::S_IFMT != libc::S_IFREG {
         // Nothing of ours.
@@ -123,10 +130,16 @@ fn open_existing(tls: &'static Tls, target: &Target, flags: i32) -> Result<Optio
         face::set_size(&map, 0)?;
     }
     // The lowest number is the queue's.
-    let pin = through::pin(&file);
+    let pin = through::pin(&file, target, is_for_writing(flags));
     drop(file);
-    let fd = queues::reopen(tls, map.map(), kept(flags))?;
-    through::enter(fd, pin, target.is_read_only());
+    let fd = match queues::reopen(tls, map.map(), kept(flags)) {
+        Ok(fd) => fd,
+        Err(errno) => {
+            through::unpin(pin);
+            return Err(errno);
+        }
+    };
+    through::enter(fd, pin);
     Ok(Some(fd))
 }
 
@@ -147,11 +160,11 @@ pub fn convert(tls: &'static Tls, fd: i32, st: &libc::stat) -> Option<()> {
     .ok()?;
     // SAFETY: no pointers.
     let cloexec = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD).ok()? };
-    let pin = through::pin(&core::mem::ManuallyDrop::new(Fd(fd)));
+    let pin = through::pin(&core::mem::ManuallyDrop::new(Fd(fd)), &target, flags & libc::O_ACCMODE != libc::O_RDONLY);
     let queue = queues::reopen(tls, map.map(), kept(flags)).ok()?;
     let dup = crate::interpose::fd::mqns_dup3(queue, fd, if cloexec != 0 { libc::O_CLOEXEC } else { 0 }, 0);
     crate::interpose::fd::mqns_close(queue);
-    through::enter(fd, pin, false);
+    through::enter(fd, pin);
     (dup >= 0).then_some(())
 }
 
@@ -178,8 +191,11 @@ fn make(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result<i32
         life::teardown(place.dir());
     }
     let fd = made?;
-    if let Ok(file) = kernel_open(target, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC) {
-        through::enter(fd, through::pin(&file), false);
+    let writing = is_for_writing(flags);
+    let access = if writing { libc::O_RDWR } else { libc::O_RDONLY };
+    let open = |access| kernel_open(target, access | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
+    if let Ok(file) = open(access).or_else(|_| open(libc::O_RDONLY)) {
+        through::enter(fd, through::pin(&file, target, writing));
     }
     Ok(fd)
 }
@@ -210,6 +226,21 @@ pub fn make_node(tls: &'static Tls, target: &Target, mode: u32) -> Result<usize>
 ///
 /// EEXIST, EROFS, EACCES (the directory's mode), or EPERM.
 pub fn refuse(target: &Target) -> Result<usize> {
+    match target.stat() {
+        Ok(_) => return Err(Errno::EEXIST),
+        // "name/" can only become a directory.
+        Err(Errno::ENOENT) if !target.slash => {}
+        Err(errno) => return Err(errno),
+    }
+    refuse_directory(target)
+}
+
+/// mkdir(2): as [`refuse`].
+///
+/// # Errors
+///
+/// The same.
+pub fn refuse_directory(target: &Target) -> Result<usize> {
     match target.stat() {
         Ok(_) => return Err(Errno::EEXIST),
         Err(Errno::ENOENT) => {}
@@ -282,15 +313,22 @@ pub fn rename(from: &Target, to: &Target, flags: u32) -> Result<usize> {
     }
     if flags & EXCHANGE != 0 {
         over?;
-    } else if over.is_ok_and(|over| over.st_ino == source.st_ino) {
-        return Ok(0);
     }
     if from.slash || to.slash {
         return Err(Errno::ENOTDIR);
     }
+    if over.is_ok_and(|over| over.st_ino == source.st_ino) {
+        return Ok(0);
+    }
     may_change(from)?;
     // "if (!old_dir->i_op->rename) return -EPERM", after who may remove the source.
     Err(Errno::EPERM)
+}
+
+/// The file, which is no directory.
+fn existing(target: &Target) -> Result<libc::stat> {
+    let st = target.stat()?;
+    if target.slash { Err(Errno::ENOTDIR) } else { Ok(st) }
 }
 
 /// Changes of a file's mode, owner, times or size: `change` on the queue, if the mount allows.
@@ -304,7 +342,7 @@ pub fn change(
     change: impl FnOnce(&Pinned) -> Result<usize>,
     natural: impl FnOnce() -> Result<usize>,
 ) -> Result<usize> {
-    let st = target.stat()?;
+    let st = existing(target)?;
     if target.is_read_only() {
         return Err(Errno::EROFS);
     }
@@ -321,6 +359,10 @@ pub fn change(
 ///
 /// EROFS: writing, through a read-only mount. EACCES: executing. Those of access(2).
 pub fn access(target: &Target, mode: i32, flags: i32) -> Result<usize> {
+    existing(target)?;
+    if mode & libc::W_OK != 0 && target.covered_read_only {
+        return Err(Errno::EROFS);
+    }
     let path = target.path();
     // SAFETY: the path is NUL-terminated.
     unsafe {

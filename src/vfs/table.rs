@@ -312,7 +312,7 @@ fn write_mount(output: &mut Output<'_>, kind: Kind, mount: &Mount<'_>) -> Result
     let place = mount.place();
     let id = mount.ids.split(|&b| b == b' ').next().and_then(|id| core::str::from_utf8(id).ok()?.parse().ok());
     let record = match &place {
-        Some(place) => mount::recorded(place, id.unwrap_or(0)),
+        Some(place) => mount::recorded(place, id.unwrap_or(0), mount.point),
         None => mount::record(false, b"mqueue"),
     };
     let read_only = place.as_ref().is_some_and(|place| place.is_read_only());

@@ -10,54 +10,71 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Target;
 use crate::abi::{Errno, Result};
 use crate::sys::path::{Fd, Path};
 use crate::syscall;
 
-/// By descriptor, as far as numbers fit: the address of its mapping, and [`READ_ONLY`].
+/// By descriptor, as far as numbers fit: the address of its mapping, and [`READ_ONLY`], [`VIRTUAL`].
 static PINS: [AtomicUsize; 4096] = [const { AtomicUsize::new(0) }; 4096];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// The mount was read-only.
 const READ_ONLY: usize = 1;
+/// It was one of the library's own.
+const VIRTUAL: usize = 2;
 const PAGE: usize = 4096;
 
-/// A mapping of a file, 0 if there can be none.
-pub fn pin(file: &Fd) -> usize {
-    let map = |fd: i32| {
+/// The offset of mappings that stand for a use of the virtual mount on a directory; it tells them from those of
+/// other mounts.
+pub fn offset_of(ino: u64) -> u64 {
+    (ino & 0xf_ffff_ffff) << 12
+}
+
+/// A mapping of a file, 0 if there can be none. `writing`: it counts as open for writing.
+pub fn pin(file: &Fd, target: &Target, writing: bool) -> usize {
+    let map = |fd: i32| -> Result<usize> {
         // Mapping would count as an access to the file; who does not own it cannot say so.
         // SAFETY: no pointers; a new mapping without access.
         unsafe {
-            let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL).unwrap_or(0) as i32;
+            let flags = syscall!(SYS_fcntl, fd, libc::F_GETFL)? as i32;
+            if !writing && flags & libc::O_ACCMODE != libc::O_RDONLY {
+                return Err(Errno::EACCES);
+            }
             let _ = syscall!(SYS_fcntl, fd, libc::F_SETFL, flags | libc::O_NOATIME);
-            let at = syscall!(SYS_mmap, 0, PAGE, libc::PROT_NONE, libc::MAP_SHARED, fd, 0);
+            let at = syscall!(SYS_mmap, 0, PAGE, libc::PROT_NONE, libc::MAP_SHARED, fd, offset_of(target.cover));
             let _ = syscall!(SYS_fcntl, fd, libc::F_SETFL, flags);
             at
         }
     };
-    if let Ok(at) = map(file.0) {
-        return at;
-    }
-    // It was opened for writing only.
     let again = |access: i32| -> Result<usize> {
         let mut link = Path::new(&[b"/proc/thread-self/fd/"])?;
         link.push_decimal(file.0 as u64)?;
         map(link.open_own(access | libc::O_NONBLOCK)?.0)
     };
-    again(libc::O_RDWR).or_else(|_| again(libc::O_RDONLY)).unwrap_or(0)
+    let at = map(file.0).or_else(|_| if writing { again(libc::O_RDWR) } else { Err(Errno::EACCES) });
+    let Ok(at) = at.or_else(|_| again(libc::O_RDONLY)) else { return 0 };
+    at | if target.is_read_only() { READ_ONLY } else { 0 } | if target.cover != 0 { VIRTUAL } else { 0 }
 }
 
 /// Notes a mapping for a descriptor.
-pub fn enter(fd: i32, at: usize, read_only: bool) {
+pub fn enter(fd: i32, at: usize) {
     if at == 0 {
         return;
     }
     forget(fd);
     match PINS.get(fd as usize) {
         Some(slot) => {
-            slot.store(at | if read_only { READ_ONLY } else { 0 }, Ordering::Release);
+            slot.store(at, Ordering::Release);
             COUNT.fetch_add(1, Ordering::Relaxed);
         }
         None => unmap(at),
+    }
+}
+
+/// A mapping that was made for nothing is given up.
+pub fn unpin(at: usize) {
+    if at != 0 {
+        unmap(at);
     }
 }
 
@@ -99,7 +116,7 @@ fn copy(from: i32, to: i32) {
         const MREMAP_MAYMOVE: i32 = 1;
         // SAFETY: an old size of 0 makes a second mapping of a shared one (mremap(2)).
         if let Ok(second) = unsafe { syscall!(SYS_mremap, at & !(PAGE - 1), 0, PAGE, MREMAP_MAYMOVE) } {
-            enter(to, second, at & READ_ONLY != 0);
+            enter(to, second | at & (READ_ONLY | VIRTUAL));
         }
     }
 }
@@ -120,9 +137,13 @@ pub fn path(fd: i32) -> Result<Path> {
     if COUNT.load(Ordering::Relaxed) == 0 {
         return Err(Errno::ENOENT);
     }
-    let at = PINS.get(fd as usize).map_or(0, |slot| slot.load(Ordering::Acquire)) & !(PAGE - 1);
+    let pin = PINS.get(fd as usize).map_or(0, |slot| slot.load(Ordering::Acquire));
+    let at = pin & !(PAGE - 1);
     if at == 0 {
         return Err(Errno::ENOENT);
+    }
+    if pin & VIRTUAL != 0 {
+        return by_mount_point(&in_maps(at)?);
     }
     let mut link = Path::new(&[b"/proc/thread-self/map_files/"])?;
     link.push_hex(at as u64)?;
@@ -150,4 +171,14 @@ fn in_maps(at: usize) -> Result<Path> {
         }
     });
     found.ok_or(Errno::ENOENT)
+}
+
+/// The library's own path of a file as the path by a virtual mount.
+fn by_mount_point(path: &Path) -> Result<Path> {
+    let bytes = path.as_bytes();
+    let cut = bytes.windows(4).rposition(|w| w == b"/sb/").or_else(|| bytes.windows(3).rposition(|w| w == b"/q/"));
+    let place = crate::ns::place(super::tls(), &bytes[..cut.ok_or(Errno::ENOENT)?])?;
+    let point = super::virtuals::point_of(&place, 0).ok_or(Errno::ENOENT)?;
+    let name = bytes.rsplit(|&b| b == b'/').next().unwrap_or(b"");
+    Path::new(&[point.as_bytes(), b"/", name])
 }

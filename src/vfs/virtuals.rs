@@ -10,8 +10,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::mount::{self, Record};
-use super::tls;
+use super::{mount, through, tls};
 use crate::abi::{Errno, Result};
 use crate::ns::{self, Place, Referred, life};
 use crate::sys::path::{Fd, Path, each_entry};
@@ -50,23 +49,25 @@ fn directories() -> impl Iterator<Item = &'static [u8]> {
 pub struct Cover {
     /// The namespace whose queues are seen there.
     pub place: Referred,
-    /// The mount is read-only.
-    pub read_only: bool,
+    /// Flags of mount(2).
+    pub flags: u64,
+    /// Inode of the directory.
+    pub ino: u64,
 }
 
-fn of_environment() -> Option<Cover> {
+fn of_environment(ino: u64) -> Option<Cover> {
     let place = ns::current(super::super::interpose::mq::ready().ok()?).ok()?;
     if !place.was_mounted() {
         mount::enter(place).ok()?;
     }
-    Some(Cover { place: place.refer(), read_only: false })
+    Some(Cover { place: place.refer(), flags: 0, ino })
 }
 
 /// What covers a directory that does not exist: by its path as it stands in `MQNS_MOUNT`.
 pub fn covering_path(path: &[u8]) -> Option<Cover> {
     let end = path.iter().rposition(|&b| b != b'/').map_or(1, |at| at + 1);
     let path = path.get(..end)?;
-    if by_environment() && directories().any(|dir| dir == path) { of_environment() } else { None }
+    if by_environment() && directories().any(|dir| dir == path) { of_environment(1) } else { None }
 }
 
 /// What covers the directory with that device and inode.
@@ -80,14 +81,14 @@ pub fn covering(dev: u64, ino: u64) -> Option<Cover> {
                 .is_ok_and(|st| (st.st_dev, st.st_ino) == (dev, ino))
         };
         if directories().any(is_it) {
-            return of_environment();
+            return of_environment(ino);
         }
     }
     if !super::any_in_table() {
         return None;
     }
     let (_, entry) = top(dev, ino)?;
-    Some(Cover { place: entry.place()?, read_only: entry.flags & libc::MS_RDONLY != 0 })
+    Some(Cover { place: entry.place()?, flags: entry.flags, ino })
 }
 
 /// An entry of the table.
@@ -265,14 +266,23 @@ fn is_busy(place: &Place, dev: u64, ino: u64) -> bool {
             let target = Path::new(&[b"/proc/", pid, b"/fd/", fd]).and_then(|link| link.read_link_at(libc::AT_FDCWD));
             busy |= target.is_ok_and(|target| target.as_bytes().starts_with(files.as_bytes()));
         });
-        busy || proc::path(pid, b"maps").and_then(|maps| proc::mentions(&maps, files.as_bytes())).unwrap_or(false)
+        if !busy && let Ok(maps) = proc::path(pid, b"maps").and_then(|maps| maps.open_own(libc::O_RDONLY)) {
+            proc::each_line(&maps, |line| {
+                let mut fields = line.split(|&b| b == b' ');
+                let offset = fields.nth(2).and_then(|text| core::str::from_utf8(text).ok());
+                let offset = offset.and_then(|text| u64::from_str_radix(text, 16).ok());
+                let path = line.iter().position(|&b| b == b'/').map_or(&b""[..], |at| &line[at..]);
+                busy |= path.starts_with(files.as_bytes()) && offset == Some(through::offset_of(ino));
+            });
+        }
+        busy
     })
 }
 
 /// Calls `see` with each mount that is seen in a mount namespace: mount point, source, flags.
 pub fn each(namespace: u64, mut see: impl FnMut(&[u8], &[u8], u64, Option<&Place>)) {
     if by_environment() {
-        let cover = of_environment();
+        let cover = of_environment(1);
         for dir in directories() {
             see(dir, b"mqueue", 0, cover.as_ref().map(|cover| &*cover.place));
         }
@@ -280,14 +290,27 @@ pub fn each(namespace: u64, mut see: impl FnMut(&[u8], &[u8], u64, Option<&Place
     if !super::any_in_table() {
         return;
     }
-    each_file(|path, of| {
-        if of == namespace
-            && let Some(entry) = Entry::read(path)
-        {
-            let place = entry.place();
-            see(entry.point(), entry.source(), entry.flags, place.as_deref());
+    // Those below first.
+    let mut more = true;
+    for level in 0.. {
+        if !core::mem::take(&mut more) {
+            break;
         }
-    });
+        each_file(|path, of| {
+            let digits = path.as_bytes().rsplit(|&b| b == b'.').next().unwrap_or(b"");
+            let own = core::str::from_utf8(digits).ok().and_then(|text| text.parse::<u64>().ok());
+            if of != namespace || own.is_none_or(|own| own < level) {
+                return;
+            }
+            more = true;
+            if own == Some(level)
+                && let Some(entry) = Entry::read(path)
+            {
+                let place = entry.place();
+                see(entry.point(), entry.source(), entry.flags, place.as_deref());
+            }
+        });
+    }
 }
 
 /// Calls `see` with each file of the table, and the mount namespace that it is for.
@@ -338,7 +361,28 @@ pub fn collect() {
     }
 }
 
-/// The record that stands for a mount of the table.
-pub fn record(flags: u64, source: &[u8]) -> Record {
-    mount::record(flags & libc::MS_NOEXEC != 0, source)
+/// The path by which a directory is covered, with that inode, or with any where that is 0, in the caller's mount
+/// namespace.
+pub fn point_of(place: &Place, ino: u64) -> Option<Path> {
+    let namespace = mount_namespace();
+    let mut found = None;
+    if super::any_in_table() {
+        each_file(|path, of| {
+            let is_it = ino == 0 || {
+                let digits = path.as_bytes().rsplit(|&b| b == b'.').nth(1);
+                digits.and_then(|text| u64::from_str_radix(core::str::from_utf8(text).ok()?, 16).ok()) == Some(ino)
+            };
+            if of == namespace
+                && is_it
+                && let Some(entry) = Entry::read(path)
+                && entry.directory() == place.dir()
+            {
+                found = Path::new(&[entry.point()]).ok();
+            }
+        });
+    }
+    if found.is_none() && by_environment() {
+        found = directories().next().and_then(|dir| Path::new(&[dir]).ok());
+    }
+    found
 }
