@@ -1019,7 +1019,9 @@ pub fn reopen(d: &Descriptor, tls: &'static Tls, flags: i32) -> Result<usize> {
         set_size(d.map, 0)?;
     }
     const GONE: i32 = EXCLUSIVE | libc::O_TRUNC | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_DIRECTORY;
-    queues::reopen(tls, d.map, flags & !GONE | desc::LARGEFILE).map(keep_over_exec)
+    let fd = queues::reopen(tls, d.map, flags & !GONE | desc::LARGEFILE)?;
+    through::duplicated(d.fd, fd);
+    Ok(keep_over_exec(fd))
 }
 
 #[cfg(test)]

@@ -205,6 +205,11 @@ macro_rules! hooks {
             }
             // SAFETY: as above.
             unsafe { path::status($dir, path, $flags & NO_FOLLOW == 0, &mut *$to) };
+            // SAFETY: as above.
+            if desc::any() && $flags & NO_FOLLOW != 0 && unsafe { (*$to).st_mode } & libc::S_IFMT == libc::S_IFLNK {
+                // SAFETY: as above.
+                unsafe { link_status($dir, path, &mut *$to) };
+            }
         }
     };
     (@file_system $result:ident $fd:ident $to:ident) => {
@@ -477,6 +482,23 @@ unsafe fn descriptor_at(dir: c_int, path: *const c_char, flags: c_int) -> Option
     }
 }
 
+/// lstat(2) of a queue descriptor's link in proc(5), whose mode tells what the descriptor is open for.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated, as the kernel has found.
+#[cold]
+unsafe fn link_status(dir: c_int, path: *const c_char, st: &mut Stat) {
+    // SAFETY: the caller's contract.
+    if let Some(fd) = unsafe { face::descriptor_of_path(dir, path) }
+        && let Some(d) = desc::known(fd)
+        && !d.is_path()
+    {
+        let bits = |may: bool, mode: u32| if may { mode } else { 0 };
+        st.st_mode = libc::S_IFLNK | 0o100 | bits(d.may_receive(), 0o400) | bits(d.may_send(), 0o200);
+    }
+}
+
 /// Times as the user has them; null is now.
 ///
 /// # Errors
@@ -666,23 +688,23 @@ hooks! {
     /// fchmod(2).
     fn fchmod(fd: c_int, mode: c_uint) -> c_int, fd[] { fd => |d, _| { face::writable(d)?; face::chmod(d.map, mode) } }
     /// chmod(2).
-    fn chmod(path: Path, mode: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chmod(d.map, mode) }
+    fn chmod(path: Path, mode: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| { face::writable(d)?; face::chmod(d.map, mode) } }
     /// fchmodat(2).
-    fn fchmodat(dir: c_int, path: Path, mode: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chmod(d.map, mode) }
+    fn fchmodat(dir: c_int, path: Path, mode: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| { face::writable(d)?; face::chmod(d.map, mode) } }
     /// fchown(2).
     fn fchown(fd: c_int, uid: c_uint, gid: c_uint) -> c_int, fd[] { fd => |d, _| { face::writable(d)?; face::chown(d.map, uid, gid) } }
     /// chown(2).
-    fn chown(path: Path, uid: c_uint, gid: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::chown(d.map, uid, gid) }
+    fn chown(path: Path, uid: c_uint, gid: c_uint) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| { face::writable(d)?; face::chown(d.map, uid, gid) } }
     /// fchownat(2).
-    fn fchownat(dir: c_int, path: Path, uid: c_uint, gid: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::chown(d.map, uid, gid) }
+    fn fchownat(dir: c_int, path: Path, uid: c_uint, gid: c_uint, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| { face::writable(d)?; face::chown(d.map, uid, gid) } }
     /// futimens(3).
     fn futimens(fd: c_int, times: *const libc::timespec) -> c_int, fd[] { fd => |d, _| { face::writable(d)?; face::set_times(d.map, user_times(times, Ok)?) } }
     /// utimensat(2).
-    fn utimensat(dir: c_int, path: Path, times: *const libc::timespec, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| face::set_times(d.map, user_times(times, Ok)?) }
+    fn utimensat(dir: c_int, path: Path, times: *const libc::timespec, flags: c_int) -> c_int, at[] { dir, path, flags => |d, _| { face::writable(d)?; face::set_times(d.map, user_times(times, Ok)?) } }
     /// futimes(3).
     fn futimes(fd: c_int, times: *const libc::timeval) -> c_int, fd[] { fd => |d, _| { face::writable(d)?; face::set_times(d.map, user_times(times, from_timeval)?) } }
     /// futimesat(2): with a null path the descriptor itself.
-    fn futimesat(dir: c_int, path: Path, times: *const libc::timeval) -> c_int, at[] { dir, path, if path.is_null() { libc::AT_EMPTY_PATH } else { FOLLOW } => |d, _| face::set_times(d.map, user_times(times, from_timeval)?) }
+    fn futimesat(dir: c_int, path: Path, times: *const libc::timeval) -> c_int, at[] { dir, path, if path.is_null() { libc::AT_EMPTY_PATH } else { FOLLOW } => |d, _| { face::writable(d)?; face::set_times(d.map, user_times(times, from_timeval)?) } }
     /// access(2).
     fn access(path: Path, mode: c_int) -> c_int, path[] { libc::AT_FDCWD, path => |d, _| face::access(d, mode, 0) }
     /// faccessat(2).

@@ -68,8 +68,8 @@ pub unsafe extern "C" fn mount(
         {
             return ret(remount(&place, &on, asked, data.cast()).map(|()| 0)) as c_int;
         }
-        let bound = if asked & libc::MS_BIND != 0 && asked & libc::MS_REMOUNT == 0 && vfs::any() {
-            vfs::root_at(AT, source, true).map(|(place, dir)| (fs::recorded_of(&place, &dir), place))
+        let bound = if asked & (libc::MS_BIND | libc::MS_MOVE) != 0 && asked & libc::MS_REMOUNT == 0 && vfs::any() {
+            known_mount(AT, source, false)
         } else {
             None
         };
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn mount(
             && let Some((record, place)) = bound
             && let Some((_, dir)) = vfs::root_at(AT, target, true)
         {
-            // It shows the source of the mount that it is a copy of.
+            // It shows the source of the mount that it is a copy of, or was.
             fs::attached(&place, &dir, &record);
         }
         if result != 0
@@ -220,6 +220,54 @@ fn kernel_says(errno: Errno) -> bool {
     unsafe { *super::cshim_errno() == errno.0 }
 }
 
+/// move_mount(2): what is shown of the mount goes along.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn move_mount(
+    from_at: c_int,
+    from: *const c_char,
+    to_at: c_int,
+    to: *const c_char,
+    flags: c_uint,
+) -> c_int {
+    const F_EMPTY_PATH: c_uint = 4;
+    const T_EMPTY_PATH: c_uint = 0x40;
+    // SAFETY: the caller's contract.
+    let known = unsafe { known_mount(from_at, from, flags & F_EMPTY_PATH != 0) };
+    type MoveMount = unsafe extern "C" fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int;
+    // SAFETY: the caller's contract.
+    let result = unsafe { next!(c"move_mount": MoveMount)(from_at, from, to_at, to, flags) };
+    if result == 0
+        && flags & T_EMPTY_PATH == 0
+        && let Some((record, place)) = known
+        // SAFETY: the kernel has accepted the path.
+        && let Some((_, dir)) = unsafe { vfs::root_at(to_at, to, true) }
+    {
+        fs::attached(&place, &dir, &record);
+    }
+    result
+}
+
+/// The mount of a superblock that a path, or with `itself` a descriptor, stands for, and what is shown of it.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+unsafe fn known_mount(at: c_int, path: *const c_char, itself: bool) -> Option<(fs::Record, Referred)> {
+    if !vfs::any() {
+        return None;
+    }
+    if itself {
+        let dir = core::mem::ManuallyDrop::new(Fd(at));
+        return vfs::root_of(&dir).map(|place| (fs::recorded_of(&place, &dir), place));
+    }
+    // SAFETY: the caller's contract.
+    unsafe { vfs::root_at(at, path, true) }.map(|(place, dir)| (fs::recorded_of(&place, &dir), place))
+}
+
 /// open_tree(2): a copy shows the source of the mount that it is a copy of.
 ///
 /// # Safety
@@ -232,13 +280,8 @@ pub unsafe extern "C" fn open_tree(at: c_int, path: *const c_char, flags: c_uint
     let tree = unsafe { next!(c"open_tree": unsafe extern "C" fn(c_int, *const c_char, c_uint) -> c_int)(at, path, flags) };
     if tree >= 0 && flags & OPEN_TREE_CLONE != 0 && vfs::any() {
         let copy = core::mem::ManuallyDrop::new(Fd(tree));
-        let original = if flags & libc::AT_EMPTY_PATH as c_uint != 0 {
-            let dir = core::mem::ManuallyDrop::new(Fd(at));
-            vfs::root_of(&dir).map(|place| (fs::recorded_of(&place, &dir), place))
-        } else {
-            // SAFETY: the kernel has accepted the path.
-            unsafe { vfs::root_at(at, path, true) }.map(|(place, dir)| (fs::recorded_of(&place, &dir), place))
-        };
+        // SAFETY: the kernel has accepted the path.
+        let original = unsafe { known_mount(at, path, flags & libc::AT_EMPTY_PATH as c_uint != 0) };
         if let Some((record, place)) = original {
             fs::attached(&place, &copy, &record);
         }

@@ -197,15 +197,13 @@ pub fn truncate(t: &Target, len: i64) -> Result<usize> {
     if len < 0 {
         return Err(Errno::EINVAL);
     }
-    let denied = || ops::access(t, libc::W_OK, libc::AT_EACCESS);
+    // First of all the permission to write, unlike other changes.
+    ops::access(t, libc::W_OK, libc::AT_EACCESS)?;
     ops::change(
         ready()?,
         t,
-        |map| {
-            denied()?;
-            if len > face::MAX_NON_LFS { Err(EFBIG) } else { face::set_size_only(map, len) }
-        },
-        || denied().and(Err(Errno::EACCES)),
+        |map| if len > face::MAX_NON_LFS { Err(EFBIG) } else { face::set_size_only(map, len) },
+        || Err(Errno::EACCES),
     )
 }
 
@@ -409,6 +407,94 @@ pub unsafe extern "C" fn inotify_add_watch(fd: c_int, path: Path, mask: u32) -> 
     }
     // SAFETY: the caller's contract.
     unsafe { next(fd, path, mask) }
+}
+
+/// realpath(3) of what the kernel does not see: descriptors of queues, and files by virtual mounts. Nothing: it is
+/// to be asked.
+fn resolve(path: Path) -> Option<Result<crate::sys::path::Path>> {
+    // SAFETY: a user pointer, read with faults caught.
+    if let Some(fd) = unsafe { face::descriptor_of_path(AT, path) } {
+        let mut link = [0u8; 600];
+        // SAFETY: the buffer is as long as said.
+        let len = face::with_any(fd, |d, _| unsafe { face::readlink(d, link.as_mut_ptr(), link.len()) })?;
+        let seen = len.and_then(|len| crate::sys::path::Path::new(&[&link[..len]])).and_then(|path| {
+            covered(AT, path.as_ptr(), false).unwrap_or_else(|| path.stat())?;
+            Ok(path)
+        });
+        return Some(seen);
+    }
+    if !vfs::any_virtual() {
+        return None;
+    }
+    let t = target(AT, path, true).filter(|t| t.cover != 0)?;
+    let point = vfs::virtuals::point_of(&t.place, t.cover)?;
+    Some(t.stat().and_then(|_| crate::sys::path::Path::new(&[point.as_bytes(), b"/", t.name()])))
+}
+
+/// realpath(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn realpath(path: Path, to: *mut c_char) -> *mut c_char {
+    if !path.is_null()
+        && (crate::desc::any() || vfs::any_virtual())
+        && let Some(found) = resolve(path)
+    {
+        // SAFETY: a buffer of PATH_MAX bytes, by realpath(3).
+        return unsafe { hand_over(found, to) };
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"realpath": unsafe extern "C" fn(Path, *mut c_char) -> *mut c_char)(path, to) }
+}
+
+/// realpath(3), fortified.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn __realpath_chk(path: Path, to: *mut c_char, size: usize) -> *mut c_char {
+    if size >= 4096 {
+        // SAFETY: the caller's contract.
+        return unsafe { realpath(path, to) };
+    }
+    type Chk = unsafe extern "C" fn(Path, *mut c_char, usize) -> *mut c_char;
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"__realpath_chk": Chk)(path, to, size) }
+}
+
+/// canonicalize_file_name(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn canonicalize_file_name(path: Path) -> *mut c_char {
+    // SAFETY: the caller's contract.
+    unsafe { realpath(path, core::ptr::null_mut()) }
+}
+
+/// # Safety
+///
+/// `to` is null or has room for any path.
+unsafe fn hand_over(found: Result<crate::sys::path::Path>, to: *mut c_char) -> *mut c_char {
+    let path = match found {
+        Ok(path) => path,
+        Err(errno) => {
+            ret(Err(errno));
+            return core::ptr::null_mut();
+        }
+    };
+    let len = path.as_bytes().len() + 1;
+    // SAFETY: malloc(3); the program frees it.
+    let to = if to.is_null() { unsafe { libc::malloc(len) }.cast() } else { to };
+    if !to.is_null() {
+        // SAFETY: so many bytes are there, the NUL included.
+        unsafe { core::ptr::copy_nonoverlapping(path.as_ptr(), to, len) };
+    }
+    to
 }
 
 /// rmdir(2): of what the kernel does not see.

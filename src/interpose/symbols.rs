@@ -166,9 +166,11 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
         "path",
         "paths into the mqueue file system: what makes, removes and renames; extended attributes",
         &[
+            "__realpath_chk",
             "__xmknod",
             "__xmknodat",
             "bind",
+            "canonicalize_file_name",
             "eaccess",
             "euidaccess",
             "fgetxattr",
@@ -194,6 +196,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "mknod",
             "mknodat",
             "opendir",
+            "realpath",
             "remove",
             "removexattr",
             "rename",
@@ -212,7 +215,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
     (
         "mount",
         "mounts of the mqueue file system, and of namespaces",
-        &["fsconfig", "fsmount", "fsopen", "fspick", "mount", "open_tree", "umount", "umount2"],
+        &["fsconfig", "fsmount", "fsopen", "fspick", "mount", "move_mount", "open_tree", "umount", "umount2"],
     ),
     (
         "sysctl",

@@ -32,7 +32,14 @@ fn ready() -> Result<&'static Tls> {
 /// unshare(2).
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_unshare(flags: c_int) -> isize {
-    raw_result(ready_for(flags).and_then(|tls| enter::unshare(tls, flags)).map(|()| 0))
+    let copied = (flags & libc::CLONE_NEWNS != 0 && crate::vfs::any()).then(crate::vfs::mount::Copied::new);
+    let done = ready_for(flags).and_then(|tls| enter::unshare(tls, flags));
+    if done.is_ok()
+        && let Some(copied) = copied
+    {
+        copied.done();
+    }
+    raw_result(done.map(|()| 0))
 }
 
 /// Without CLONE_NEWIPC nothing is ours.

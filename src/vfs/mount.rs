@@ -178,18 +178,19 @@ fn note(place: &Place, dir: &Fd, record: &Record) {
     }
 }
 
+fn read_record(path: Result<Path>) -> Option<Record> {
+    let file = path.ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW).ok()?;
+    let mut bytes = [0u8; 257];
+    // SAFETY: the buffer is as long as said.
+    let got = unsafe { syscall!(SYS_pread64, file.0, bytes.as_mut_ptr(), bytes.len(), 0) }.ok()?;
+    (got != 0).then(|| Record::new(bytes[0] != 0, &bytes[1..got]))
+}
+
 /// What is to be shown of the mount of a superblock with that number, at that mount point.
 pub fn recorded(place: &Place, id: u64, point: &[u8]) -> Record {
-    let read = |path: Result<Path>| -> Option<Record> {
-        let file = path.ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW).ok()?;
-        let mut bytes = [0u8; 257];
-        // SAFETY: the buffer is as long as said.
-        let got = unsafe { syscall!(SYS_pread64, file.0, bytes.as_mut_ptr(), bytes.len(), 0) }.ok()?;
-        (got != 0).then(|| Record::new(bytes[0] != 0, &bytes[1..got]))
-    };
-    read(record_path(place, id))
-        .or_else(|| read(record_by_point(place, point)))
-        .or_else(|| read(record_path(place, 0)))
+    read_record(record_path(place, id))
+        .or_else(|| read_record(record_by_point(place, point)))
+        .or_else(|| read_record(record_path(place, 0)))
         .unwrap_or(Record::new(false, b"mqueue"))
 }
 
@@ -406,23 +407,62 @@ pub fn set_read_only(place: &Referred, read_only: bool) -> Result<()> {
 /// A mount that is about to be taken off: what [`unmounted`] has to know.
 pub struct Leaving {
     place: Referred,
-    records: [Result<Path>; 2],
+    record: Result<Path>,
 }
 
 /// The mount with that root is about to be taken off.
 pub fn leaving(place: Referred, dir: &Fd) -> Leaving {
-    let by_point = Path::of_descriptor(dir.0).and_then(|point| record_by_point(&place, point.as_bytes()));
-    let records = [record_path(&place, mount_id(dir.0)), by_point];
-    Leaving { place, records }
+    let record = record_path(&place, mount_id(dir.0));
+    Leaving { place, record }
 }
 
-/// After umount(2): what that was the last of goes.
+/// After umount(2): what that was the last of goes. The record by mount point stays: there may be copies.
 pub fn unmounted(left: &Leaving) {
-    for record in left.records.iter().flatten() {
+    if let Ok(record) = &left.record {
         let _ = record.unlink();
     }
     if left.place.is_dead() {
         life::teardown(left.place.dir());
+    }
+}
+
+/// The mounts of superblocks in the caller's mount namespace, by their numbers, before they are copied to another.
+pub struct Copied {
+    ids: [u64; 128],
+    len: usize,
+}
+
+impl Copied {
+    /// Before unshare(2) with CLONE_NEWNS.
+    pub fn new() -> Copied {
+        let mut copied = Copied { ids: [0; 128], len: 0 };
+        super::table::each_mounted(|id, _| {
+            if let Some(slot) = copied.ids.get_mut(copied.len) {
+                *slot = id;
+                copied.len += 1;
+            }
+        });
+        copied
+    }
+
+    /// After it: the copies, which stand in the same order, show what the originals do.
+    pub fn done(&self) {
+        let mut at = 0;
+        super::table::each_mounted(|id, place| {
+            if let Some(&original) = self.ids[..self.len].get(at)
+                && original != id
+                && let Some(record) = read_record(record_path(place, original))
+            {
+                let _ = record_path(place, id).and_then(|path| write_record(&path, &record));
+            }
+            at += 1;
+        });
+    }
+}
+
+impl Default for Copied {
+    fn default() -> Copied {
+        Copied::new()
     }
 }
 

@@ -360,7 +360,7 @@ pub fn change(
 /// EROFS: writing, through a read-only mount. EACCES: executing. Those of access(2).
 pub fn access(target: &Target, mode: i32, flags: i32) -> Result<usize> {
     existing(target)?;
-    if mode & libc::W_OK != 0 && target.covered_read_only {
+    if mode & libc::W_OK != 0 && target.place.is_read_only() {
         return Err(Errno::EROFS);
     }
     let path = target.path();
@@ -372,7 +372,7 @@ pub fn access(target: &Target, mode: i32, flags: i32) -> Result<usize> {
             syscall!(SYS_faccessat2, target.dir.0, path.as_ptr(), mode, flags)?;
         }
     }
-    if mode & libc::W_OK != 0 && target.place.is_read_only() {
+    if mode & libc::W_OK != 0 && target.covered_read_only {
         return Err(Errno::EROFS);
     }
     if mode & libc::X_OK != 0 { Err(Errno::EACCES) } else { Ok(0) }

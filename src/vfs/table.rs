@@ -69,12 +69,14 @@ pub fn opened(fd: i32) -> Result<()> {
     unsafe { syscall!(SYS_dup3, text.0, fd, flags) }.map(|_| ())
 }
 
-/// Calls `see` with each namespace whose superblock is mounted in the mount namespace of the caller.
-pub fn each_mounted(mut see: impl FnMut(&Referred)) {
+/// Calls `see` with each mount of a superblock in the caller's mount namespace: its number, the namespace.
+pub fn each_mounted(mut see: impl FnMut(u64, &Referred)) {
     if let Ok(info) = Path::new(&[b"/proc/thread-self/mountinfo"]).and_then(|path| path.open_own(libc::O_RDONLY)) {
         crate::sys::proc::each_line(&info, |line| {
-            if let Some(place) = Mount::parse(line).and_then(|mount| mount.place()) {
-                see(&place);
+            if let Some(mount) = Mount::parse(line)
+                && let Some(place) = mount.place()
+            {
+                see(mount.id(), &place);
             }
         });
     }
@@ -112,6 +114,12 @@ impl<'a> Mount<'a> {
         let is_namespace = of_task::id_of_name(name).is_some()
             || name.len() > 1 && name[0] == b'i' && name[1..].iter().all(u8::is_ascii_digit);
         (is_namespace && super::is_device(device)).then_some(Mount { ids, point, options, optional, root: namespace })
+    }
+
+    /// The kernel's number of it.
+    fn id(&self) -> u64 {
+        let digits = self.ids.split(|&b| b == b' ').next().unwrap_or(b"");
+        core::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     /// The namespace, if the caller may look at it.
@@ -310,9 +318,8 @@ fn put_flags(output: &mut Output<'_>, flags: u64, read_only: bool) -> Result<()>
 
 fn write_mount(output: &mut Output<'_>, kind: Kind, mount: &Mount<'_>) -> Result<()> {
     let place = mount.place();
-    let id = mount.ids.split(|&b| b == b' ').next().and_then(|id| core::str::from_utf8(id).ok()?.parse().ok());
     let record = match &place {
-        Some(place) => mount::recorded(place, id.unwrap_or(0), mount.point),
+        Some(place) => mount::recorded(place, mount.id(), mount.point),
         None => mount::record(false, b"mqueue"),
     };
     let read_only = place.as_ref().is_some_and(|place| place.is_read_only());

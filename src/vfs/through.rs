@@ -121,10 +121,21 @@ fn copy(from: i32, to: i32) {
     }
 }
 
-/// Whether the descriptor was opened through a read-only mount.
+/// Whether the descriptor was opened through a mount that is read-only.
 pub fn is_read_only(fd: i32) -> bool {
-    COUNT.load(Ordering::Relaxed) != 0
-        && PINS.get(fd as usize).is_some_and(|slot| slot.load(Ordering::Acquire) & READ_ONLY != 0)
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
+    let pin = PINS.get(fd as usize).map_or(0, |slot| slot.load(Ordering::Acquire));
+    if pin == 0 || pin & (READ_ONLY | VIRTUAL) != 0 {
+        return pin & READ_ONLY != 0;
+    }
+    // It may have become so meanwhile.
+    let above = |path: Path| {
+        let bytes = path.as_bytes();
+        Path::new(&[&bytes[..bytes.iter().rposition(|&b| b == b'/').unwrap_or(0)], b"/"])?.open_own(libc::O_PATH)
+    };
+    path(fd).and_then(above).is_ok_and(|dir| super::is_read_only(&dir))
 }
 
 /// The path of the file by the mount through which a descriptor was opened, with what proc(5) puts behind
