@@ -10,6 +10,7 @@ fn main() {
     println!("cargo:rustc-cdylib-link-arg=-nostartfiles");
     cc::Build::new()
         .file("cshim/cshim.c")
+        .file("cshim/directory.c")
         .file("cshim/process.c")
         .file("cshim/stream.c")
         .file("cshim/task.c")

@@ -81,6 +81,10 @@ pub unsafe extern "C" fn mount(
             // It shows the source of the mount that it is a copy of, or was.
             fs::attached(&place, &dir, &record);
         }
+        if result != 0 && ns::generous() && asked & fs::OTHER_ACTIONS == 0 && kind.is_null() && kernel_says(Errno::EPERM)
+        {
+            return ret(Err(Errno::EINVAL)) as c_int;
+        }
         if result != 0
             && ns::generous()
             && asked & fs::OTHER_ACTIONS == 0
@@ -235,6 +239,14 @@ pub unsafe extern "C" fn move_mount(
 ) -> c_int {
     const F_EMPTY_PATH: c_uint = 4;
     const T_EMPTY_PATH: c_uint = 0x40;
+    if flags & F_EMPTY_PATH != 0
+        && flags & T_EMPTY_PATH == 0
+        && ns::generous()
+        // SAFETY: the caller's contract.
+        && let Some(done) = unsafe { move_virtual(from_at, to_at, to) }
+    {
+        return ret(done.map(|()| 0)) as c_int;
+    }
     // SAFETY: the caller's contract.
     let known = unsafe { known_mount(from_at, from, flags & F_EMPTY_PATH != 0) };
     type MoveMount = unsafe extern "C" fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int;
@@ -328,6 +340,8 @@ enum State {
     Mounted,
     /// fspick(2).
     Picked,
+    /// What fsmount(2) has given where the kernel permits no mounts: a directory of the superblock.
+    Detached(u64),
 }
 
 // SAFETY: `said` is touched under `LOCK` alone.
@@ -366,19 +380,65 @@ pub fn closed(fd: c_int) {
 
 fn open_context(place: &'static ns::Place, state: State, cloexec: bool) -> Result<usize> {
     let fd = nsfile::open_place(place, if cloexec { libc::O_CLOEXEC } else { 0 })?;
-    let held = LOCK.lock(vfs::tls());
-    let free = CONTEXTS.iter().find(|context| context.fd.load(Ordering::Acquire) == 0);
-    if let Some(context) = free {
-        // SAFETY: the lock is held.
-        unsafe { *context.said.get() = Said { state, read_only: None, source: None, place: Some(place) } };
-        context.fd.store(fd as u32 + 1, Ordering::Release);
-    }
-    drop(held);
-    if free.is_none() {
+    if !remember(fd, Said { state, read_only: None, source: None, place: Some(place) }) {
         super::fd::mqns_close(fd);
         return Err(Errno::ENFILE);
     }
     Ok(fd as usize)
+}
+
+/// Notes what is said by way of a descriptor, if there is room.
+fn remember(fd: c_int, said: Said) -> bool {
+    closed(fd);
+    let held = LOCK.lock(vfs::tls());
+    let free = CONTEXTS.iter().find(|context| context.fd.load(Ordering::Acquire) == 0);
+    if let Some(context) = free {
+        // SAFETY: the lock is held.
+        unsafe { *context.said.get() = said };
+        context.fd.store(fd as u32 + 1, Ordering::Release);
+    }
+    drop(held);
+    free.is_some()
+}
+
+/// Flags of mount(2) for attributes of fsmount(2).
+fn flags_of(attributes: u64) -> u64 {
+    let atime = match attributes & 0x70 {
+        0x10 => libc::MS_NOATIME,
+        0x20 => libc::MS_STRICTATIME,
+        _ => 0,
+    };
+    // The first four bits are the same.
+    attributes & 0xf | atime | if attributes & 0x80 != 0 { libc::MS_NODIRATIME } else { 0 }
+}
+
+/// move_mount(2) of what stands for a mount where the kernel permits none.
+///
+/// # Safety
+///
+/// `to` is a user pointer.
+unsafe fn move_virtual(from: c_int, to_at: c_int, to: *const c_char) -> Option<Result<()>> {
+    let (attributes, source, place) = context(from, |said| match said.state {
+        State::Detached(attributes) => Some((attributes, said.source, said.place)),
+        _ => None,
+    })??;
+    let (source, place) = (source?, place?);
+    if fs::is_superblock(from).is_none_or(|there| !core::ptr::eq(there.place(), place)) {
+        // The number means another file by now.
+        return None;
+    }
+    let mount = || {
+        let on = Fd::open_at(to_at, to, libc::O_PATH)?;
+        if on.stat()?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            return Err(Errno::EINVAL);
+        }
+        vfs::virtuals::mount(place, &on, flags_of(attributes), source.source())
+    };
+    let done = mount();
+    if done.is_ok() {
+        closed(from);
+    }
+    Some(done)
 }
 
 /// fsopen(2).
@@ -513,6 +573,7 @@ unsafe fn configure(said: &mut Said, command: c_uint, key: *const c_char, value:
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn fsmount(fd: c_int, flags: c_uint, attributes: c_uint) -> c_int {
     const FSMOUNT_CLOEXEC: c_uint = 1;
+    let mut virtually = None;
     let mount = |said: &mut Said| -> Result<usize> {
         if flags & !FSMOUNT_CLOEXEC != 0 || !fs::are_attributes(attributes as u64) {
             return Err(Errno::EINVAL);
@@ -520,10 +581,20 @@ pub extern "C" fn fsmount(fd: c_int, flags: c_uint, attributes: c_uint) -> c_int
         let place = said.place.ok_or(Errno::EINVAL)?;
         match said.state {
             State::Open => return Err(Errno::EINVAL),
-            State::Mounted | State::Picked => return Err(Errno::EBUSY),
+            State::Mounted | State::Picked | State::Detached(_) => return Err(Errno::EBUSY),
             State::Created => {}
         }
-        let tree = fs::detached(place, attributes as u64)?;
+        let tree = match fs::detached(place, attributes as u64) {
+            Err(Errno::EPERM) if ns::generous() => {
+                let source = said.source.unwrap_or(fs::record(false, b"none"));
+                let tree = vfs::open_superblock(&place.refer())?;
+                virtually = Some((tree.0, place, source));
+                said.state = State::Mounted;
+                nsfile::let_go(fd);
+                return Ok(tree.release() as usize);
+            }
+            other => other?,
+        };
         let noexec = attributes as u64 & fs::NOEXEC != 0;
         let source = said.source.as_ref().map_or(&b"none"[..], |record| record.source());
         fs::attached(&place.refer(), &tree, &fs::record(noexec, source));
@@ -537,6 +608,18 @@ pub extern "C" fn fsmount(fd: c_int, flags: c_uint, attributes: c_uint) -> c_int
         Ok(tree.release() as usize)
     };
     if let Some(result) = context(fd, mount) {
+        if let Some((tree, place, source)) = virtually {
+            let said = Said {
+                state: State::Detached(attributes.into()),
+                read_only: None,
+                source: Some(source),
+                place: Some(place),
+            };
+            remember(tree, said);
+            let cloexec = if flags & FSMOUNT_CLOEXEC != 0 { libc::FD_CLOEXEC } else { 0 };
+            // SAFETY: no pointers.
+            let _ = unsafe { syscall!(SYS_fcntl, tree, libc::F_SETFD, cloexec) };
+        }
         return ret(result) as c_int;
     }
     next!(c"fsmount": extern "C" fn(c_int, c_uint, c_uint) -> c_int)(fd, flags, attributes)

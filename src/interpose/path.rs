@@ -6,7 +6,7 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 
-use super::{BYPASS, next, raw_result, ret};
+use super::{BYPASS, jump, next, raw_result, ret};
 use crate::abi::{Errno, Result};
 use crate::face;
 use crate::ns::Referred;
@@ -15,6 +15,29 @@ use crate::sys::path::{Fd, stat_fd, stat_path};
 use crate::sys::tls::Tls;
 use crate::vfs::{self, Target, ops};
 use crate::{maps, syscall};
+
+jump! {
+    /// glob(3): libc opens directories behind every hook.
+    glob => cshim_glob;
+    /// glob(3) for programs with 64-bit offsets.
+    glob64 => cshim_glob;
+    /// scandir(3): as glob(3).
+    scandir => cshim_scandir;
+    /// scandir(3) for programs with 64-bit offsets.
+    scandir64 => cshim_scandir;
+}
+
+/// Whether directories may have to be read by our own opendir(3).
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_any_virtual() -> c_int {
+    c_int::from(vfs::any_virtual())
+}
+
+/// The next glob (0) or scandir (1).
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_next_directory(which: c_int) -> usize {
+    super::find_next(if which == 0 { c"glob" } else { c"scandir" })
+}
 
 type Path = *const c_char;
 const AT: c_int = libc::AT_FDCWD;
@@ -69,8 +92,6 @@ hooks! {
     fn unlink(path: Path) { AT, path, false => |t| ops::unlink(ready().unwrap_or(vfs::tls()), &t) }
     /// remove(3).
     fn remove(path: Path) { AT, path, false => |t| ops::unlink(ready().unwrap_or(vfs::tls()), &t) }
-    /// unlinkat(2).
-    fn unlinkat(dir: c_int, path: Path, flags: c_int) { dir, path, false => |t| remove_at(&t, flags) }
     /// mkdir(2).
     fn mkdir(path: Path, mode: c_uint) { AT, path, false => |t| ops::refuse_directory(&t) }
     /// mkdirat(2).
@@ -497,6 +518,46 @@ unsafe fn hand_over(found: Result<crate::sys::path::Path>, to: *mut c_char) -> *
     to
 }
 
+/// unlinkat(2).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn unlinkat(dir: c_int, path: Path, flags: c_int) -> c_int {
+    if let Some(t) = target(dir, path, false) {
+        return ret(remove_at(&t, flags)) as c_int;
+    }
+    // SAFETY: only the kernel reads the path.
+    let is_covered = || unsafe { vfs::cover_at(dir, path, false) }.is_some() && !ends_with_dots(path);
+    if flags == libc::AT_REMOVEDIR && vfs::any_virtual() && is_covered() {
+        return ret(Err(Errno::EBUSY)) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"unlinkat": unsafe extern "C" fn(c_int, Path, c_int) -> c_int)(dir, path, flags) }
+}
+
+/// fchdir(2) to the directory of a superblock, opened by a virtual mount: to that mount.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn fchdir(fd: c_int) -> c_int {
+    if vfs::any_virtual()
+        && let Some(place) = vfs::mount::is_superblock(fd)
+        && let Ok(path) = crate::sys::path::Path::of_descriptor(fd)
+        && path.as_bytes().strip_suffix(b"/sb") == Some(place.dir())
+        && let Some(point) = vfs::virtuals::point_of(&place, 0)
+    {
+        // SAFETY: a NUL-terminated path.
+        return ret(unsafe { syscall!(SYS_chdir, point.as_ptr()) }) as c_int;
+    }
+    next!(c"fchdir": extern "C" fn(c_int) -> c_int)(fd)
+}
+
+/// Whether a program to be executed is a queue's file, by a virtual mount: EACCES, the file system being noexec.
+pub fn is_covered_program(path: Path) -> bool {
+    // SAFETY: a user pointer, which the kernel reads first.
+    vfs::any_virtual() && unsafe { vfs::locate(AT, path, true) }.is_some_and(|t| t.cover != 0 && t.stat().is_ok())
+}
+
 /// rmdir(2): of what the kernel does not see.
 ///
 /// # Safety
@@ -569,7 +630,7 @@ fn same_mount(a: &Target, b: &Target) -> bool {
         unsafe { syscall!(SYS_statx, t.dir.0, c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, &raw mut x).ok()? };
         Some(x.stx_mnt_id)
     };
-    core::ptr::eq(a.place.place(), b.place.place()) && mount(a) == mount(b)
+    core::ptr::eq(a.place.place(), b.place.place()) && a.cover == b.cover && mount(a) == mount(b)
 }
 
 fn link_at(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_int) -> Option<Result<usize>> {

@@ -103,7 +103,7 @@ pub struct Target {
     /// That is read-only.
     pub covered_read_only: bool,
     /// The path goes on behind the name.
-    beneath: bool,
+    pub beneath: bool,
 }
 
 impl Target {
@@ -245,6 +245,10 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
     let cut = whole[..trimmed].iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
     let slash = trimmed < whole.len();
     let name = &whole[cut..trimmed];
+    if (name == b"." || name == b"..") && cut != 0 && any_virtual() {
+        long.len = cut;
+        return beneath(at, long);
+    }
     if name.is_empty() || name == b"." || name == b".." || name.len() > NAME_MAX {
         return None;
     }
@@ -279,10 +283,7 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
             }
             // Perhaps it is a queue's name that is taken for a directory's.
             long.len = cut;
-            return match split(at, long)? {
-                Last::Ours(target) => target.stat().is_ok().then_some(Last::Ours(Target { beneath: true, ..target })),
-                Last::Elsewhere(..) => None,
-            };
+            return beneath(at, long);
         }
         Err(_) => return None,
     };
@@ -296,6 +297,14 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
         Some(place) => Last::Ours(kernels(place, dir)),
         None => Last::Elsewhere(dir, Path::new(&[&copy[..len]]).ok()?),
     })
+}
+
+/// What a path beneath that of a queue's file leads to: nothing, but the error is another one.
+fn beneath(at: i32, long: &mut Long) -> Option<Last> {
+    match split(at, long)? {
+        Last::Ours(target) => target.stat().is_ok().then_some(Last::Ours(Target { beneath: true, ..target })),
+        Last::Elsewhere(..) => None,
+    }
 }
 
 /// The superblock's directory, by the library's own path.

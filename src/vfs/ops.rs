@@ -36,6 +36,9 @@ fn keep_over_exec(fd: i32, flags: i32) {
 /// namespace.
 pub fn open(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result<usize> {
     let create = flags & libc::O_CREAT != 0;
+    if target.beneath {
+        return Err(Errno::ENOTDIR);
+    }
     if target.slash && !create {
         return Err(target.stat().map_or_else(|errno| errno, |_| Errno::ENOTDIR));
     }
