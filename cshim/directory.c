@@ -1,11 +1,13 @@
-/* glob(3) and scandir(3) with our own opendir(3): libc's opens directories behind every hook, and what a
- * virtual mount covers is not seen there. */
+/* glob(3), scandir(3) and mkstemp(3) with our own opendir(3) and open(2): libc opens behind every hook. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 extern int mqns_any_virtual(void);
@@ -69,3 +71,33 @@ int cshim_scandir(const char *path, struct dirent ***list, int (*choose)(const s
     *list = entries;
     return (int)n;
 }
+
+extern int mqns_is_target(const char *);
+
+/* mkstemp(3) and its kin: a file in a superblock is a queue, and made by open(2). */
+static int make_temporary(char *template, int suffix, int flags, int next)
+{
+    size_t length = strlen(template);
+    if (suffix < 0 || length < (size_t)suffix + 6 || strncmp(template + length - suffix - 6, "XXXXXX", 6) != 0
+        || !mqns_is_target(template))
+        return ((int (*)(char *, int, int))mqns_next_directory(next))(template, suffix, flags);
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    char *place = template + length - suffix - 6;
+    for (int tries = 0; tries < 1000; tries++) {
+        unsigned char bytes[6];
+        if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
+            break;
+        for (int i = 0; i < 6; i++)
+            place[i] = letters[bytes[i] % (sizeof letters - 1)];
+        int fd = open(template, (flags & ~O_ACCMODE) | O_RDWR | O_CREAT | O_EXCL, 0600);
+        if (fd >= 0 || errno != EEXIST)
+            return fd;
+    }
+    errno = EEXIST;
+    return -1;
+}
+
+int cshim_mkstemp(char *template) { return make_temporary(template, 0, 0, 2); }
+int cshim_mkostemp(char *template, int flags) { return make_temporary(template, 0, flags, 2); }
+int cshim_mkstemps(char *template, int suffix) { return make_temporary(template, suffix, 0, 2); }
+int cshim_mkostemps(char *template, int suffix, int flags) { return make_temporary(template, suffix, flags, 2); }

@@ -2,6 +2,7 @@
 
 mod elf;
 mod lsns;
+mod mount;
 mod namespace;
 mod preloaded;
 mod run;
@@ -54,8 +55,9 @@ impl fmt::Display for Cause<'_> {
 
 /// POSIX message queues and IPC namespaces in user space, for unmodified programs.
 ///
-/// `mqns run -- CMD` starts CMD with libmqns.so preloaded: its mq_* calls, and those that make and join IPC
-/// namespaces, are then answered by the library, in shared memory, whatever the kernel has or lacks.
+/// `mqns run -- CMD` starts CMD with libmqns.so preloaded: its mq_* calls, those that make and join IPC
+/// namespaces, and those that mount the mqueue file system, are then answered by the library, in shared memory,
+/// whatever the kernel has or lacks.
 #[derive(Parser)]
 #[command(name = "mqns", version, max_term_width = 100, after_help = EXIT_STATUS)]
 struct Cli {
@@ -75,7 +77,7 @@ const ENVIRONMENT: &str = "\
 Environment:
   MQNS_LIB     libmqns.so to preload; else it is looked for beside mqns, in ../lib,
                ../lib/mqns and ../lib/*/mqns
-  MQNS_DIR, MQNS_PRIVILEGES, MQNS_LIMITS, MQNS_POLL, MQNS_LOG
+  MQNS_DIR, MQNS_PRIVILEGES, MQNS_LIMITS, MQNS_POLL, MQNS_LOG, MQNS_MOUNT
                what the options set; they hold for everything that CMD starts, too
   LD_PRELOAD   kept, behind the library";
 
@@ -84,7 +86,8 @@ Examples:
   mqns run -- ./server
   mqns run --limits generous --log stderr -- ./server --queue-depth 50000
   mqns run --dir /dev/shm/test1 -- sh -c './sender & ./receiver'
-  mqns run --ipc --privileges generous -- ./test   # queues of its own, gone at its end";
+  mqns run --ipc --privileges generous -- ./test   # queues of its own, gone at its end
+  mqns run --mount /dev/mqueue -- ls -l /dev/mqueue  # its queues as files; no mount, no privilege";
 
 const ENTER_HELP: &str = "\
 A process that runs without the library is in the initial namespace, which all such processes share.
@@ -112,6 +115,28 @@ Examples:
   mqns lsns -n -r -o NS,PID,QUEUES
   kill $(mqns lsns -nro NS,PID | awk '$1 == 1234567890 { print $2 }')";
 
+const MOUNT_HELP: &str = "\
+What is mounted shows the queues of one IPC namespace, whoever looks: as files that ls, cat, rm and
+chmod work on. With CAP_SYS_ADMIN it is a mount of the kernel's, which programs without the library see,
+too; without, and with `--privileges generous`, a virtual one, which those with the library see.
+
+OPTIONS: ro, rw, nosuid, nodev, noexec, noatime, relatime, strictatime, nodiratime.
+Later: `mqns run -- mount -o remount,ro DIR` (all of mount(8) works on it).
+
+Examples:
+  mqns mount /dev/mqueue
+  mqns mount --ns 4711 -o ro /mnt/queues-of-4711
+  mqns mount --ns $(mqns lsns -nro NS,COMMAND | awk '$2 ~ /server/ { print $1 }') /mnt/server
+  mqns mount --privileges generous ~/queues && mqns run ls -l ~/queues";
+
+const UMOUNT_HELP: &str = "\
+Takes off mounts of the library's queues only, and of these the one on top.
+
+Examples:
+  mqns umount /dev/mqueue
+  mqns umount --lazy /mnt/server       # gone from the tree now, from memory when nobody uses it any more
+  mqns umount --privileges generous ~/queues";
+
 const GC_HELP: &str = "\
 Nobody needs to call this: what a killed process has left also goes when others make queues
 and namespaces. Root takes away what is left of every user, others only what is their own.
@@ -136,6 +161,14 @@ enum Verb {
     /// List the IPC namespaces that processes are in
     #[command(after_help = LSNS_HELP)]
     Lsns(Lsns),
+
+    /// Mount the queues of an IPC namespace on a directory
+    #[command(after_help = MOUNT_HELP)]
+    Mount(Mount),
+
+    /// Take such a mount off
+    #[command(after_help = UMOUNT_HELP)]
+    Umount(Umount),
 
     /// Take away namespaces and queues that killed processes have left
     #[command(after_help = GC_HELP)]
@@ -180,9 +213,14 @@ struct Settings {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// Who may make and join IPC namespaces, and write their limits [MQNS_PRIVILEGES]
+    /// Who may make, join and mount IPC namespaces, and write their limits [MQNS_PRIVILEGES]
     #[arg(long, value_enum, value_name = "WHICH")]
     privileges: Option<Privileges>,
+
+    /// Show CMD the queues of its own namespace as files in this directory, which need not exist; may be
+    /// repeated [MQNS_MOUNT]
+    #[arg(long, value_name = "DIR")]
+    mount: Vec<PathBuf>,
 
     /// Which limits hold when a queue is created [MQNS_LIMITS]
     #[arg(long, value_enum, value_name = "WHICH")]
@@ -225,6 +263,59 @@ struct Lsns {
     notruncate: bool,
 }
 
+/// Arguments of `mqns mount`.
+#[derive(Args)]
+struct Mount {
+    /// The directory to mount on
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// The namespace: a process in it, a file (/proc/PID/ns/ipc, or what that was bind mounted on), or a number
+    /// of `mqns lsns` [default: that of the caller]
+    #[arg(long, value_name = "PID|FILE|NUMBER")]
+    ns: Option<mount::Namespace>,
+
+    /// Options, separated by commas
+    #[arg(short, long, value_enum, value_name = "OPTIONS", value_delimiter = ',', hide_possible_values = true)]
+    options: Vec<mount::MountOption>,
+
+    /// What mount tables are to show as the source
+    #[arg(long, value_name = "NAME", default_value = "mqueue")]
+    source: OsString,
+
+    /// Directory of the queues [MQNS_DIR; with a process as --ns: as it was started]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Who may mount: root, or everybody what programs with the library see [MQNS_PRIVILEGES]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    privileges: Option<Privileges>,
+
+    /// Do not say that the mount is a virtual one
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Arguments of `mqns umount`.
+#[derive(Args)]
+struct Umount {
+    /// The directory that is mounted on
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Even if it is in use: then it goes with the last use
+    #[arg(short, long)]
+    lazy: bool,
+
+    /// Directory of the queues [MQNS_DIR]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Who may: root, or everybody what programs with the library see [MQNS_PRIVILEGES]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    privileges: Option<Privileges>,
+}
+
 /// Arguments of `mqns gc`.
 #[derive(Args)]
 struct Gc {
@@ -240,7 +331,7 @@ struct Gc {
 /// `MQNS_PRIVILEGES`.
 #[derive(Clone, Copy, ValueEnum)]
 enum Privileges {
-    /// As in the kernel: unshare, clone and setns take CAP_SYS_ADMIN, the limits root
+    /// As in the kernel: unshare, clone, setns and mount take CAP_SYS_ADMIN, the limits root
     Exact,
     /// Everybody may
     Generous,
@@ -277,6 +368,12 @@ pub fn main() -> Exit {
         Verb::Run(arguments) => Err(run::run(arguments)),
         Verb::Enter(arguments) => Err(namespace::enter(arguments)),
         Verb::Lsns(arguments) => lsns::lsns(arguments).and_then(|text| print(&text)),
+        Verb::Mount(arguments) => mount::mount(arguments).map(|word| {
+            if let Some(word) = word {
+                eprintln!("mqns: {word}");
+            }
+        }),
+        Verb::Umount(arguments) => mount::umount(arguments),
         Verb::Gc(arguments) => namespace::collect(arguments).and_then(|text| print(&text)),
     };
     match done {

@@ -1003,6 +1003,9 @@ pub fn reopen(d: &Descriptor, tls: &'static Tls, flags: i32) -> Result<usize> {
         libc::O_RDONLY if truncating => libc::O_RDWR,
         access => access,
     };
+    if access != libc::O_RDONLY {
+        writable(d)?;
+    }
     let checked = access | flags & (libc::O_DIRECTORY | libc::O_NOATIME);
     while let Some(file) = real(d.map) {
         match file.path.open(checked | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY, 0) {

@@ -95,12 +95,8 @@ pub fn lsns(lsns: Lsns) -> Result<String, Failure> {
 
 /// By their numbers.
 fn namespaces(library: &Preloaded) -> Result<Vec<Namespace>, Failure> {
-    let proc = fs::read_dir("/proc")
-        .map_err(|e| Failure::new(Exit::Failed, "/proc", Cause(&e), "mount it: mount -t proc proc /proc"))?;
-    let mut pids: Vec<u32> = proc.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    pids.sort_unstable();
     let mut members: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-    for pid in pids {
+    for pid in processes()? {
         // Others have ended, or may not be looked into.
         if let Some(id) = fs::read_link(namespace_of(pid)).ok().and_then(|link| id(link.as_os_str().as_bytes())) {
             members.entry(id).or_default().push(pid);
@@ -109,8 +105,17 @@ fn namespaces(library: &Preloaded) -> Result<Vec<Namespace>, Failure> {
     Ok(members.into_iter().filter_map(|(id, pids)| namespace(library, id, &pids)).collect())
 }
 
+/// The processes that there are, by their ids.
+pub fn processes() -> Result<Vec<u32>, Failure> {
+    let proc = fs::read_dir("/proc")
+        .map_err(|e| Failure::new(Exit::Failed, "/proc", Cause(&e), "mount it: mount -t proc proc /proc"))?;
+    let mut pids: Vec<u32> = proc.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    Ok(pids)
+}
+
 /// The number in `ipc:[NUMBER]`.
-fn id(link: &[u8]) -> Option<u64> {
+pub fn id(link: &[u8]) -> Option<u64> {
     std::str::from_utf8(link.strip_prefix(b"ipc:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 

@@ -35,7 +35,7 @@ fn shell() -> OsString {
 
 /// Takes `MQNS_DIR` from a process that was started with the library: by another directory its initial
 /// namespace would be another one.
-fn adopt_directory(library: &Library, pid: u32, environment: &mut Environment) {
+pub fn adopt_directory(library: &Library, pid: u32, environment: &mut Environment) {
     // Nothing, if it has ended or may not be looked into: then it cannot be entered either.
     let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let variable = |name: &[u8]| {

@@ -1,16 +1,17 @@
-//! The library in this process, for what only it can do: the namespaces of tasks, the remains of the dead.
+//! The library in this process, for what only it can do: the namespaces of tasks, their file systems, the remains
+//! of the dead.
 //!
 //! The command is not linked with it. It executes itself again, with libmqns.so preloaded: libc's unshare,
-//! setns, open and readlink are the library's then, and execve takes the namespace along.
+//! setns, mount, open and readlink are the library's then, and execve takes the namespace along.
 
 use std::env;
-use std::ffi::{CStr, OsString, c_int, c_void};
+use std::ffi::{CStr, OsString, c_char, c_int, c_uint, c_void};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::run::{Environment, Library, Ready};
+use super::run::{Environment, Library, Never, Ready};
 use super::{Cause, Exit, Failure};
 
 /// Variable that tells the second image that it is the second. No command ever gets it.
@@ -25,7 +26,14 @@ pub struct Preloaded {
     collect: unsafe extern "C" fn() -> isize,
     /// `mqns_queues`.
     queues: unsafe extern "C" fn(c_int) -> isize,
+    /// statx(2) of libc, past the library.
+    statx: Statx,
 }
+
+type Statx = unsafe extern "C" fn(c_int, *const c_char, c_int, c_uint, *mut libc::statx) -> c_int;
+
+/// Device and inode.
+pub type Inode = (u32, u32, u64);
 
 impl Preloaded {
     /// The library in this process. In the first image this does not return, unless it fails: the program
@@ -49,11 +57,20 @@ impl Preloaded {
             (!at.is_null()).then_some(at)
         };
         let (collect, queues) = (find(c"mqns_collect")?, find(c"mqns_queues")?);
-        // SAFETY: the library's functions of these names, with these types.
+        // SAFETY: NUL-terminated names; it is loaded anyway.
+        let statx = unsafe {
+            let libc = libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+            if libc.is_null() { libc } else { libc::dlsym(libc, c"statx".as_ptr()) }
+        };
+        if statx.is_null() {
+            return None;
+        }
+        // SAFETY: functions of the library, and one of libc, of these names, with these types.
         unsafe {
             Some(Preloaded {
                 collect: std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> isize>(collect),
                 queues: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> isize>(queues),
+                statx: std::mem::transmute::<*mut c_void, Statx>(statx),
             })
         }
     }
@@ -89,11 +106,7 @@ impl Preloaded {
                 };
             }
         };
-        // SAFETY: an open descriptor, no pointers.
-        if unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWIPC) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
+        let Err(error) = self.join(&file) else { return Ok(()) };
         match error.raw_os_error() {
             Some(libc::EPERM) => Err(not_privileged(format_args!("the IPC namespace of process {pid}"))),
             // It has ended meanwhile.
@@ -102,10 +115,37 @@ impl Preloaded {
         }
     }
 
+    /// Goes to the IPC namespace of a namespace file.
+    pub fn join(&self, file: &fs::File) -> io::Result<()> {
+        // SAFETY: an open descriptor, no pointers.
+        match unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWIPC) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Executes the program once more, in another environment.
+    pub fn again(&self, library: &Library, environment: Environment) -> Result<Never, Failure> {
+        again(library, environment)
+    }
+
     /// The number of queues in the namespace of a descriptor of `/proc/PID/ns/ipc`.
     pub fn queues(&self, namespace: &OwnedFd) -> io::Result<u64> {
         // SAFETY: the library's function, which takes any descriptor.
         count(unsafe { (self.queues)(namespace.as_raw_fd()) })
+    }
+
+    /// What a path leads to as programs without the library see it, and as those with it do: queues are on
+    /// devices that the kernel has not. `None`: it cannot be looked at.
+    pub fn inodes(&self, path: &CStr) -> Option<(Inode, Inode)> {
+        let look = |statx: Statx| {
+            // SAFETY: plain integers; zero is valid for all of them.
+            let mut x: libc::statx = unsafe { std::mem::zeroed() };
+            // SAFETY: a NUL-terminated path, a structure for the result.
+            let got = unsafe { statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_INO, &mut x) };
+            (got == 0).then_some((x.stx_dev_major, x.stx_dev_minor, x.stx_ino))
+        };
+        Some((look(self.statx)?, look(libc::statx)?))
     }
 
     /// Ends the namespaces that were left by violence, and takes away queues without a name that nobody has
@@ -126,7 +166,7 @@ pub fn namespace_of(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/ns/ipc"))
 }
 
-fn not_privileged(object: impl std::fmt::Display) -> Failure {
+pub fn not_privileged(object: impl std::fmt::Display) -> Failure {
     let cause = "not permitted without CAP_SYS_ADMIN";
     Failure::new(Exit::Failed, object, cause, "do it as root, or give `--privileges generous`")
 }
@@ -143,7 +183,7 @@ fn directory_trouble(object: impl std::fmt::Display, error: &io::Error) -> Failu
 }
 
 /// Executes this program again, with the same arguments and the library.
-fn again(library: &Library, mut environment: Environment) -> Result<super::run::Never, Failure> {
+fn again(library: &Library, mut environment: Environment) -> Result<Never, Failure> {
     library.check(Path::new(OURSELVES))?;
     environment.preload(library);
     environment.set(MARKER, "1");

@@ -55,8 +55,16 @@ impl Environment {
         self.0.retain(|(n, _)| n != name);
     }
 
-    fn get(&self, name: &str) -> Option<OsString> {
+    pub fn get(&self, name: &str) -> Option<OsString> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    }
+
+    /// By `--privileges`, if given.
+    pub fn set_privileges(&mut self, privileges: Option<Privileges>) {
+        if let Some(privileges) = privileges {
+            let generous = matches!(privileges, Privileges::Generous);
+            self.set("MQNS_PRIVILEGES", if generous { "generous" } else { "exact" });
+        }
     }
 
     /// Puts the library in front of what is preloaded anyway.
@@ -73,10 +81,7 @@ impl Settings {
         if let Some(dir) = &self.dir {
             environment.set("MQNS_DIR", state_directory(dir)?);
         }
-        if let Some(privileges) = self.privileges {
-            let generous = matches!(privileges, Privileges::Generous);
-            environment.set("MQNS_PRIVILEGES", if generous { "generous" } else { "exact" });
-        }
+        environment.set_privileges(self.privileges);
         if let Some(limits) = self.limits {
             environment.set("MQNS_LIMITS", if let Limits::Generous = limits { "generous" } else { "exact" });
         }
@@ -86,8 +91,31 @@ impl Settings {
         if let Some(log) = &self.log {
             environment.set("MQNS_LOG", if log.as_os_str() == "stderr" { log.clone() } else { absolute(log)? });
         }
+        if !self.mount.is_empty() {
+            environment.set("MQNS_MOUNT", mount_list(&self.mount)?);
+        }
         Ok(environment)
     }
+}
+
+/// The list for `MQNS_MOUNT`. The directories may be missing.
+fn mount_list(dirs: &[PathBuf]) -> Result<OsString, Failure> {
+    let mut list = OsString::new();
+    for dir in dirs {
+        let fail = |cause: &str, remedy: &str| Err(Failure::new(Exit::Failed, dir.display(), cause, remedy));
+        let path = absolute(dir)?;
+        if path.as_os_str().as_bytes().contains(&b':') {
+            return fail("a colon in the path, which MQNS_MOUNT cannot hold", "name another directory by --mount");
+        }
+        if fs::metadata(&path).is_ok_and(|meta| !meta.is_dir()) {
+            return fail("not a directory", "--mount takes a directory, or a name that does not exist");
+        }
+        if !list.is_empty() {
+            list.push(":");
+        }
+        list.push(path);
+    }
+    Ok(list)
 }
 
 /// All that execve(2) wants.
@@ -281,7 +309,7 @@ fn no_permission(path: &Path) -> Failure {
 }
 
 /// A path as system calls take it; `None`: it has a NUL.
-fn c_path(path: &Path) -> Option<CString> {
+pub fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 

@@ -432,7 +432,7 @@ unsafe fn move_virtual(from: c_int, to_at: c_int, to: *const c_char) -> Option<R
         if on.stat()?.st_mode & libc::S_IFMT != libc::S_IFDIR {
             return Err(Errno::EINVAL);
         }
-        vfs::virtuals::mount(place, &on, flags_of(attributes), source.source())
+        vfs::virtuals::attach(place, &on, flags_of(attributes), source.source())
     };
     let done = mount();
     if done.is_ok() {

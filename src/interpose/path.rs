@@ -25,6 +25,32 @@ jump! {
     scandir => cshim_scandir;
     /// scandir(3) for programs with 64-bit offsets.
     scandir64 => cshim_scandir;
+    /// mkstemp(3).
+    mkstemp => cshim_mkstemp;
+    /// mkstemp(3) for programs with 64-bit offsets.
+    mkstemp64 => cshim_mkstemp;
+    /// mkostemp(3).
+    mkostemp => cshim_mkostemp;
+    /// mkostemp(3) for programs with 64-bit offsets.
+    mkostemp64 => cshim_mkostemp;
+    /// mkstemps(3).
+    mkstemps => cshim_mkstemps;
+    /// mkstemps(3) for programs with 64-bit offsets.
+    mkstemps64 => cshim_mkstemps;
+    /// mkostemps(3).
+    mkostemps => cshim_mkostemps;
+    /// mkostemps(3) for programs with 64-bit offsets.
+    mkostemps64 => cshim_mkostemps;
+}
+
+/// Whether a path leads into a superblock.
+///
+/// # Safety
+///
+/// `path` is NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_is_target(path: Path) -> c_int {
+    c_int::from(target(AT, path, false).is_some())
 }
 
 /// Whether directories may have to be read by our own opendir(3).
@@ -33,10 +59,10 @@ pub extern "C" fn mqns_any_virtual() -> c_int {
     c_int::from(vfs::any_virtual())
 }
 
-/// The next glob (0) or scandir (1).
+/// The next glob (0), scandir (1) or mkostemps (2).
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_next_directory(which: c_int) -> usize {
-    super::find_next(if which == 0 { c"glob" } else { c"scandir" })
+    super::find_next([c"glob", c"scandir", c"mkostemps"][which as usize % 3])
 }
 
 type Path = *const c_char;
@@ -604,11 +630,22 @@ fn refused_across(from: (c_int, Path), to: (c_int, Path), renaming: bool) -> Opt
     if renaming && source.is_none() && stat_path(from.0, from.1, 0).is_ok() && ends_with_dots(from.1) {
         return Some(Errno::EBUSY);
     }
-    if !renaming
-        && let Some(source) = &source
-        && let Err(errno) = source.stat()
-    {
-        return Some(errno);
+    if !renaming {
+        // What is linked is looked up first, then where to.
+        let missing = match &source {
+            Some(source) => source.stat().err(),
+            None => stat_path(from.0, from.1, libc::AT_SYMLINK_NOFOLLOW).err(),
+        };
+        let taken = match &over {
+            Some(over) => over.stat(),
+            None => stat_path(to.0, to.1, libc::AT_SYMLINK_NOFOLLOW),
+        };
+        match (missing, taken) {
+            (Some(errno), _) => return Some(errno),
+            (None, Ok(_)) => return Some(Errno::EEXIST),
+            (None, Err(Errno::ENOENT)) if over.is_some() || vfs::has_parent(to.0, to.1) => {}
+            (None, Err(errno)) => return Some(errno),
+        }
     }
     Some(Errno(libc::EXDEV))
 }
@@ -744,6 +781,32 @@ pub unsafe extern "C" fn rename(from: Path, to: Path) -> c_int {
 
 // ---- sockets, extended attributes ---------------------------------------------------------------
 
+/// What the path of a UNIX socket's address leads to in a superblock.
+///
+/// # Safety
+///
+/// `address` is a user pointer.
+unsafe fn target_of_address(address: *const libc::sockaddr, len: libc::socklen_t) -> Option<Target> {
+    let path_at = core::mem::offset_of!(libc::sockaddr_un, sun_path);
+    let len = len as usize;
+    if len <= path_at || len > size_of::<libc::sockaddr_un>() {
+        return None;
+    }
+    ready().ok()?;
+    // SAFETY: plain bytes; zero is valid for all of them.
+    let mut copy: libc::sockaddr_un = unsafe { core::mem::zeroed() };
+    // SAFETY: a user pointer, read with faults caught, to a local that is long enough.
+    unsafe { fault::copy((&raw mut copy).cast(), address.cast(), len).ok()? };
+    if copy.sun_family != libc::AF_UNIX as u16 || copy.sun_path[0] == 0 {
+        return None;
+    }
+    let mut path = [0u8; size_of::<libc::sockaddr_un>() + 1];
+    for (to, from) in path.iter_mut().zip(&copy.sun_path[..len - path_at]) {
+        *to = *from as u8;
+    }
+    target(AT, path.as_ptr().cast(), true)
+}
+
 /// bind(2) of a UNIX socket to a path.
 ///
 /// # Safety
@@ -751,37 +814,51 @@ pub unsafe extern "C" fn rename(from: Path, to: Path) -> c_int {
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn bind(fd: c_int, address: *const libc::sockaddr, len: libc::socklen_t) -> c_int {
-    let path_at = core::mem::offset_of!(libc::sockaddr_un, sun_path);
-    let refused = || -> Option<Errno> {
-        let len = len as usize;
-        if len <= path_at || len > size_of::<libc::sockaddr_un>() {
-            return None;
-        }
-        ready().ok()?;
-        // SAFETY: plain bytes; zero is valid for all of them.
-        let mut copy: libc::sockaddr_un = unsafe { core::mem::zeroed() };
-        // SAFETY: a user pointer, read with faults caught, to a local that is long enough.
-        unsafe { fault::copy((&raw mut copy).cast(), address.cast(), len).ok()? };
-        if copy.sun_family != libc::AF_UNIX as u16 || copy.sun_path[0] == 0 {
-            return None;
-        }
-        let mut path = [0u8; size_of::<libc::sockaddr_un>() + 1];
-        for (to, from) in path.iter_mut().zip(&copy.sun_path[..len - path_at]) {
-            *to = *from as u8;
-        }
-        match ops::refuse(&target(AT, path.as_ptr().cast(), false)?) {
-            Err(Errno::EEXIST) => Some(Errno(libc::EADDRINUSE)),
-            Err(errno) => Some(errno),
-            Ok(_) => None,
-        }
-    };
     if vfs::any()
-        && let Some(errno) = refused()
+        // SAFETY: the caller's contract.
+        && let Some(t) = unsafe { target_of_address(address, len) }
     {
-        return ret(Err(errno)) as c_int;
+        return ret(match ops::refuse(&t) {
+            Err(Errno::EEXIST) => Err(Errno(libc::EADDRINUSE)),
+            other => other,
+        }) as c_int;
     }
     // SAFETY: the caller's contract.
     unsafe { next!(c"bind": unsafe extern "C" fn(c_int, *const libc::sockaddr, libc::socklen_t) -> c_int)(fd, address, len) }
+}
+
+/// connect(2) of a UNIX socket to a path: a queue is none.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C-unwind" fn connect(fd: c_int, address: *const libc::sockaddr, len: libc::socklen_t) -> c_int {
+    if vfs::any_virtual()
+        // SAFETY: the caller's contract.
+        && let Some(t) = unsafe { target_of_address(address, len) }
+    {
+        return ret(t.stat().and(Err(Errno(libc::ECONNREFUSED)))) as c_int;
+    }
+    type Connect = unsafe extern "C-unwind" fn(c_int, *const libc::sockaddr, libc::socklen_t) -> c_int;
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"connect": Connect)(fd, address, len) }
+}
+
+/// chdir(2): to a queue's file that the kernel does not see.
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn chdir(path: Path) -> c_int {
+    if vfs::any_virtual()
+        && let Some(t) = target(AT, path, true)
+    {
+        return ret(t.stat().and(Err(Errno::ENOTDIR))) as c_int;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { next!(c"chdir": unsafe extern "C" fn(Path) -> c_int)(path) }
 }
 
 /// Whether a path is that of a queue's file, or of the directory; an error if it leads nowhere.

@@ -331,7 +331,7 @@ pub fn mount_namespace_ends() {
     if own() == parents() {
         return;
     }
-    crate::vfs::table::each_mounted(|_, place| {
+    crate::vfs::table::each_mounted(|_, _, place| {
         if place.is_dead() {
             teardown(place.dir());
         }

@@ -794,7 +794,17 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     // Not by asking where this process has it open itself: closing what was opened to ask would
     // end its notification.
     let Ok(fifo) = keyed(place, map.key, b".d") else { return };
-    if map.fds.load(Acquire) != 0 || is_open(&fifo) {
+    if map.fds.load(Acquire) != 0 {
+        return;
+    }
+    if keyed(place, map.key, b".p").and_then(|path| path.stat()).is_ok() {
+        // Who took the name away may have had no right to the FIFO; nor, then, has this caller.
+        let _ = nameless(place, map);
+        if fifo.stat().is_err() {
+            return;
+        }
+    }
+    if is_open(&fifo) {
         return;
     }
     let h = map.header();

@@ -299,6 +299,13 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
     })
 }
 
+/// Whether the directory exists that a path, which the kernel has read, would have its last component in.
+pub fn has_parent(at: i32, path: *const c_char) -> bool {
+    let mut long = Long { bytes: [0; PATH_MAX], len: 0 };
+    // SAFETY: the caller's word.
+    unsafe { long.copy(path) && split(at, &mut long).is_some() }
+}
+
 /// What a path beneath that of a queue's file leads to: nothing, but the error is another one.
 fn beneath(at: i32, long: &mut Long) -> Option<Last> {
     match split(at, long)? {

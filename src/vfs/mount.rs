@@ -160,9 +160,8 @@ fn write_record(path: &Path, record: &Record) -> Result<()> {
 
 /// The same by the mount point, which copies in other mount namespaces have as well.
 fn record_by_point(place: &Place, point: &[u8]) -> Result<Path> {
-    // FNV-1a; no number of a mount is as long.
-    let hash = point.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3));
-    record_path(place, hash | 1 << 63)
+    // No number of a mount is as long.
+    record_path(place, hash(point) | 1 << 63)
 }
 
 fn note(place: &Place, dir: &Fd, record: &Record) {
@@ -426,36 +425,41 @@ pub fn unmounted(left: &Leaving) {
     }
 }
 
-/// The mounts of superblocks in the caller's mount namespace, by their numbers, before they are copied to another.
+/// The mounts of superblocks in the caller's mount namespace, before they are copied to another: their numbers,
+/// and what tells them from others.
 pub struct Copied {
-    ids: [u64; 128],
+    originals: [(u64, u64); 128],
     len: usize,
 }
 
 impl Copied {
     /// Before unshare(2) with CLONE_NEWNS.
     pub fn new() -> Copied {
-        let mut copied = Copied { ids: [0; 128], len: 0 };
-        super::table::each_mounted(|id, _| {
-            if let Some(slot) = copied.ids.get_mut(copied.len) {
-                *slot = id;
+        let mut copied = Copied { originals: [(0, 0); 128], len: 0 };
+        super::table::each_mounted(|id, point, place| {
+            if let Some(slot) = copied.originals.get_mut(copied.len) {
+                *slot = (id, Copied::key(point, place));
                 copied.len += 1;
             }
         });
         copied
     }
 
-    /// After it: the copies, which stand in the same order, show what the originals do.
-    pub fn done(&self) {
-        let mut at = 0;
-        super::table::each_mounted(|id, place| {
-            if let Some(&original) = self.ids[..self.len].get(at)
-                && original != id
+    fn key(point: &[u8], place: &Place) -> u64 {
+        hash(point) ^ place.superblock().map_or(0, |(_, ino)| ino)
+    }
+
+    /// After it: the copies show what the originals do. Of several on one directory the order is the same.
+    pub fn done(mut self) {
+        super::table::each_mounted(|id, point, place| {
+            let key = Copied::key(point, place);
+            let Some(found) = self.originals[..self.len].iter_mut().find(|(id, of)| *of == key && *id != 0) else { return };
+            let original = core::mem::take(&mut found.0);
+            if original != id
                 && let Some(record) = read_record(record_path(place, original))
             {
                 let _ = record_path(place, id).and_then(|path| write_record(&path, &record));
             }
-            at += 1;
         });
     }
 }
@@ -464,6 +468,11 @@ impl Default for Copied {
     fn default() -> Copied {
         Copied::new()
     }
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Whether a descriptor is that of a mount's root.

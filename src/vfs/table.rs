@@ -69,14 +69,15 @@ pub fn opened(fd: i32) -> Result<()> {
     unsafe { syscall!(SYS_dup3, text.0, fd, flags) }.map(|_| ())
 }
 
-/// Calls `see` with each mount of a superblock in the caller's mount namespace: its number, the namespace.
-pub fn each_mounted(mut see: impl FnMut(u64, &Referred)) {
+/// Calls `see` with each mount of a superblock in the caller's mount namespace: its number, mount point,
+/// namespace.
+pub fn each_mounted(mut see: impl FnMut(u64, &[u8], &Referred)) {
     if let Ok(info) = Path::new(&[b"/proc/thread-self/mountinfo"]).and_then(|path| path.open_own(libc::O_RDONLY)) {
         crate::sys::proc::each_line(&info, |line| {
             if let Some(mount) = Mount::parse(line)
                 && let Some(place) = mount.place()
             {
-                see(mount.id(), &place);
+                see(mount.id(), mount.point, &place);
             }
         });
     }

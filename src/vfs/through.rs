@@ -130,12 +130,22 @@ pub fn is_read_only(fd: i32) -> bool {
     if pin == 0 || pin & (READ_ONLY | VIRTUAL) != 0 {
         return pin & READ_ONLY != 0;
     }
-    // It may have become so meanwhile.
+    // It may have become so meanwhile. Who may not ask for the mapping's own file asks for its path.
+    let own = link(pin & !(PAGE - 1)).and_then(|link| link.open_own(libc::O_PATH));
     let above = |path: Path| {
         let bytes = path.as_bytes();
         Path::new(&[&bytes[..bytes.iter().rposition(|&b| b == b'/').unwrap_or(0)], b"/"])?.open_own(libc::O_PATH)
     };
-    path(fd).and_then(above).is_ok_and(|dir| super::is_read_only(&dir))
+    own.or_else(|_| path(fd).and_then(above)).is_ok_and(|file| super::is_read_only(&file))
+}
+
+/// The link in proc(5) of a mapping.
+fn link(at: usize) -> Result<Path> {
+    let mut link = Path::new(&[b"/proc/self/map_files/"])?;
+    link.push_hex(at as u64)?;
+    link.push(b"-")?;
+    link.push_hex((at + PAGE) as u64)?;
+    Ok(link)
 }
 
 /// The path of the file by the mount through which a descriptor was opened, with what proc(5) puts behind
@@ -156,11 +166,7 @@ pub fn path(fd: i32) -> Result<Path> {
     if pin & VIRTUAL != 0 {
         return by_mount_point(&in_maps(at)?);
     }
-    let mut link = Path::new(&[b"/proc/thread-self/map_files/"])?;
-    link.push_hex(at as u64)?;
-    link.push(b"-")?;
-    link.push_hex((at + PAGE) as u64)?;
-    match link.read_link_at(libc::AT_FDCWD) {
+    match link(at)?.read_link_at(libc::AT_FDCWD) {
         Ok(path) => Ok(path),
         Err(_) => in_maps(at),
     }

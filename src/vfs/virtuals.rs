@@ -169,7 +169,7 @@ fn top(dev: u64, ino: u64) -> Option<(u64, Entry)> {
 ///
 /// # Errors
 ///
-/// EBUSY: the same queues are mounted there, on top. Those of making a file.
+/// EBUSY: the same queues are mounted there, on top. As [`attach`].
 pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Result<()> {
     let st = on.stat()?;
     if let Some((_, above)) = top(st.st_dev, st.st_ino)
@@ -177,6 +177,16 @@ pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resul
     {
         return Err(Errno::EBUSY);
     }
+    attach(place, on, flags, source)
+}
+
+/// move_mount(2): on top of whatever is there.
+///
+/// # Errors
+///
+/// Those of making a file.
+pub fn attach(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Result<()> {
+    let st = on.stat()?;
     mount::enter(place)?;
     let point = Path::of_descriptor(on.0)?;
     let mut text = [0u8; 1032];
