@@ -116,9 +116,10 @@ Examples:
   kill $(mqns lsns -nro NS,PID | awk '$1 == 1234567890 { print $2 }')";
 
 const MOUNT_HELP: &str = "\
-What is mounted shows the queues of one IPC namespace, whoever looks: as files that ls, cat, rm and
-chmod work on. With CAP_SYS_ADMIN it is a mount of the kernel's, which programs without the library see,
-too; without, and with `--privileges generous`, a virtual one, which those with the library see.
+What is mounted shows the queues of one IPC namespace, whoever looks: as files that ls, cat, rm
+and chmod work on. With CAP_SYS_ADMIN it is a mount of the kernel's, which programs without the
+library see, too; without, and with `--privileges generous`, a virtual one, seen by programs with
+the library.
 
 OPTIONS: ro, rw, nosuid, nodev, noexec, noatime, relatime, strictatime, nodiratime.
 Later: `mqns run -- mount -o remount,ro DIR` (all of mount(8) works on it).
@@ -134,7 +135,7 @@ Takes off mounts of the library's queues only, and of these the one on top.
 
 Examples:
   mqns umount /dev/mqueue
-  mqns umount --lazy /mnt/server       # gone from the tree now, from memory when nobody uses it any more
+  mqns umount --lazy /mnt/server   # out of the tree now, out of memory with its last use
   mqns umount --privileges generous ~/queues";
 
 const GC_HELP: &str = "\

@@ -297,8 +297,17 @@ pub fn change_root(at: c_int, path: Path, follow: bool, change: Change) -> Optio
     Some(make())
 }
 
-/// access(2) of the directory itself, where the kernel does not see it.
+/// access(2) of the directory itself, where the kernel does not see it, or that it is read-only.
 pub fn access_root(at: c_int, path: Path, follow: bool, mode: c_int, flags: c_int) -> Option<Result<usize>> {
+    if !vfs::any() {
+        return None;
+    }
+    if mode & libc::W_OK != 0
+        // SAFETY: only the kernel reads the path.
+        && unsafe { vfs::any_root_at(at, path, follow) }.is_some_and(|(place, ..)| place.is_read_only())
+    {
+        return Some(Err(Errno::EROFS));
+    }
     if !vfs::any_virtual() {
         return None;
     }

@@ -24,10 +24,13 @@ const READ_ONLY: usize = 1;
 const VIRTUAL: usize = 2;
 const PAGE: usize = 4096;
 
+/// As many bits of an inode as fit into an offset.
+pub const INODE: u64 = 0xf_ffff_ffff;
+
 /// The offset of mappings that stand for a use of the virtual mount on a directory; it tells them from those of
 /// other mounts.
 pub fn offset_of(ino: u64) -> u64 {
-    (ino & 0xf_ffff_ffff) << 12
+    (ino & INODE) << 12
 }
 
 /// A mapping of a file, 0 if there can be none. `writing`: it counts as open for writing.
@@ -164,17 +167,18 @@ pub fn path(fd: i32) -> Result<Path> {
         return Err(Errno::ENOENT);
     }
     if pin & VIRTUAL != 0 {
-        return by_mount_point(&in_maps(at)?);
+        let (path, offset) = in_maps(at)?;
+        return by_mount_point(&path, offset >> 12);
     }
     match link(at)?.read_link_at(libc::AT_FDCWD) {
         Ok(path) => Ok(path),
-        Err(_) => in_maps(at),
+        Err(_) => in_maps(at).map(|(path, _)| path),
     }
 }
 
-/// The same from `/proc/self/maps`, for those who may not read the above (CAP_CHECKPOINT_RESTORE, or Linux
+/// The same with the mapping's offset from `/proc/self/maps`, for those who may not read the above (CAP_CHECKPOINT_RESTORE, or Linux
 /// before 5.9).
-fn in_maps(at: usize) -> Result<Path> {
+fn in_maps(at: usize) -> Result<(Path, u64)> {
     let mut start = Path::empty();
     start.push_hex(at as u64)?;
     start.push(b"-")?;
@@ -184,18 +188,21 @@ fn in_maps(at: usize) -> Result<Path> {
         if line.starts_with(start.as_bytes())
             && let Some(slash) = line.iter().position(|&b| b == b'/')
         {
-            found = Path::new(&[&line[slash..]]).ok();
+            // Address, permissions, offset.
+            let offset = line.split(|&b| b == b' ').nth(2).and_then(|text| core::str::from_utf8(text).ok());
+            let offset = offset.and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
+            found = Path::new(&[&line[slash..]]).ok().map(|path| (path, offset));
         }
     });
     found.ok_or(Errno::ENOENT)
 }
 
-/// The library's own path of a file as the path by a virtual mount.
-fn by_mount_point(path: &Path) -> Result<Path> {
+/// The library's own path of a file as the path by the virtual mount on the directory with that inode.
+fn by_mount_point(path: &Path, ino: u64) -> Result<Path> {
     let bytes = path.as_bytes();
     let cut = bytes.windows(4).rposition(|w| w == b"/sb/").or_else(|| bytes.windows(3).rposition(|w| w == b"/q/"));
     let place = crate::ns::place(super::tls(), &bytes[..cut.ok_or(Errno::ENOENT)?])?;
-    let point = super::virtuals::point_of(&place, 0).ok_or(Errno::ENOENT)?;
+    let point = super::virtuals::point_of(&place, ino).ok_or(Errno::ENOENT)?;
     let name = bytes.rsplit(|&b| b == b'/').next().unwrap_or(b"");
     Path::new(&[point.as_bytes(), b"/", name])
 }

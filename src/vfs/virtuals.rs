@@ -380,7 +380,8 @@ pub fn point_of(place: &Place, ino: u64) -> Option<Path> {
         each_file(|path, of| {
             let is_it = ino == 0 || {
                 let digits = path.as_bytes().rsplit(|&b| b == b'.').nth(1);
-                digits.and_then(|text| u64::from_str_radix(core::str::from_utf8(text).ok()?, 16).ok()) == Some(ino)
+                digits.and_then(|text| u64::from_str_radix(core::str::from_utf8(text).ok()?, 16).ok()).map(|own| own & through::INODE)
+                    == Some(ino & through::INODE)
             };
             if of == namespace
                 && is_it
