@@ -444,6 +444,23 @@ pub fn root() -> Result<Path> {
     own_root(own, uid)
 }
 
+/// The counts of mounts under the root directory ([`Accounts::map_mounts`]), and the device on which that
+/// lies; both are made if need be.
+///
+/// # Errors
+///
+/// Those of making them.
+pub fn counters() -> Result<(*const AtomicU64, u64)> {
+    if let Some(root) = known_root()
+        && let Ok(found) = Accounts::map_mounts(&Path::new(&[root.as_bytes(), b"/accounts"])?)
+    {
+        return Ok(found);
+    }
+    let root = root()?;
+    make_accounts(&root, is_for_everybody(&root)?)?;
+    Accounts::map_mounts(&Path::new(&[root.as_bytes(), b"/accounts"])?)
+}
+
 /// The root directory, if it has been made.
 pub fn known_root() -> Option<Path> {
     if let Some(dir) = environment(c"MQNS_DIR").filter(|d| !d.is_empty()) {

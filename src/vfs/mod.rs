@@ -62,19 +62,23 @@ fn any_in_table() -> bool {
 }
 const _: () = assert!(core::mem::offset_of!(Accounts, virtuals) == core::mem::offset_of!(Accounts, mounts) + 8);
 
-/// Looks for the counter: without a root directory there is none, and nothing is mounted.
+/// Stands for the counters where there can be none.
+static NONE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Looks for the counters, and makes their file if need be: another process may make the first mount at any time,
+/// and this one has to notice without asking the kernel again and again.
 #[cold]
 #[inline(never)]
 fn find() -> bool {
-    let Some(root) = ns::known_root() else { return virtuals::by_environment() };
-    let Ok((mounts, device)) =
-        Path::new(&[root.as_bytes(), b"/accounts"]).and_then(|path| Accounts::map_mounts(&path))
-    else {
-        return virtuals::by_environment();
-    };
+    let (mounts, device) = ns::counters().unwrap_or((NONE.as_ptr().cast(), 0));
     DEVICE.store(device, Ordering::Release);
     let _ = MOUNTS.compare_exchange(0, mounts as usize, Ordering::AcqRel, Ordering::Acquire);
     any()
+}
+
+/// A superblock has been mounted: should there have been no root directory before, there is one now.
+fn look_again() {
+    let _ = MOUNTS.compare_exchange(NONE.as_ptr() as usize, 0, Ordering::AcqRel, Ordering::Acquire);
 }
 
 /// Whether a file of that device can be of a superblock.
