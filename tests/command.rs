@@ -1,5 +1,5 @@
 //! The command `mqns`: what it starts, what it refuses to start and why, its exit status; the namespaces
-//! that it makes, enters, lists and ends.
+//! that it makes, enters, lists, mounts and ends.
 
 mod harness;
 
@@ -1091,7 +1091,14 @@ fn library_that_is_not_preloaded() {
     let maps = fs::read_to_string("/proc/self/maps").expect("read maps");
     let another = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("libc.so"));
     let another = another.expect("libc among the mappings");
-    for arguments in [&["run", "--ipc", "true"][..], &["enter", "-t", "1", "true"], &["lsns"], &["gc"]] {
+    for arguments in [
+        &["run", "--ipc", "true"][..],
+        &["enter", "-t", "1", "true"],
+        &["lsns"],
+        &["mount", "/proc"],
+        &["umount", "/proc"],
+        &["gc"],
+    ] {
         let mut command = mqns_alone(&state, &[]);
         let output = command.args(arguments).env("MQNS_LIB", another).output().expect("run mqns");
         refuses(&output, 125, &["the loader has not preloaded libmqns.so", "; set MQNS_LIB"]);
@@ -1116,6 +1123,342 @@ fn directory_that_no_namespace_can_be_in() {
     }
 }
 
+// Mounts: as root those of the kernel, in a mount namespace of their own; virtual ones without the right to mount.
+
+/// Who mounts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mounts {
+    /// Root.
+    Real,
+    /// Somebody without CAP_SYS_ADMIN, under `MQNS_PRIVILEGES=generous`.
+    Virtual,
+    /// The same without that.
+    Refused,
+}
+
+impl Mounts {
+    /// Those that can be had here.
+    fn all() -> &'static [Mounts] {
+        if is_root() && harness::may_mount() {
+            &[Mounts::Real, Mounts::Virtual]
+        } else {
+            eprintln!("skipped in part: needs root, and the right to mount");
+            &[Mounts::Virtual]
+        }
+    }
+
+    /// Runs a script of sh, with the library under test in all that `$MQNS` starts, and `$PROBE`, `$STATE`
+    /// and whatever else is given.
+    fn script(self, state: &StateDir, variables: &[(&str, &str)], text: &str) -> Output {
+        let mut command = Command::new(harness::program("nokernel"));
+        let plain = mqns(state);
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        match self {
+            Mounts::Real => command.args(["unshare", "--mount", "--propagation", "private"]),
+            _ if is_root() => command.args(["setpriv", "--bounding-set", "-sys_admin"]),
+            _ => &mut command,
+        };
+        if self == Mounts::Virtual {
+            command.env("MQNS_PRIVILEGES", "generous");
+        }
+        command.args(["sh", "-c", text]).stdin(Stdio::null()).env("LC_ALL", "C");
+        command.env("MQNS", plain.get_program()).env("PROBE", ns_probe()).env("STATE", state.path());
+        command.envs(variables.iter().copied()).output().expect("run sh")
+    }
+}
+
+#[test]
+fn mount_shows_the_queues_of_a_namespace() {
+    for &mounts in Mounts::all() {
+        let (state, dir) = (StateDir::new(), StateDir::new());
+        let held = Held::probe(&state, &[], &["run", "--ipc"], &["create /inner x"]);
+        let (dir, pid, number) = (path(dir.path().into()), held.pid(), held.number().to_string());
+        let variables = [("D", dir.as_str()), ("PID", &pid), ("NUMBER", &number)];
+        let text = r#"
+            for ns in "$PID" "/proc/$PID/ns/ipc" "$NUMBER"; do
+                "$MQNS" mount -q --ns "$ns" "$D" && "$MQNS" run ls "$D"
+                echo "without: $(ls "$D")"
+                "$MQNS" umount "$D"
+            done
+            # That of the caller, by default.
+            "$MQNS" run "$PROBE" 'create /outer x'
+            "$MQNS" mount --quiet "$D" && "$MQNS" run ls "$D"
+            "$MQNS" run rm "$D/outer"
+            # On top of it another, that outlives its namespace.
+            "$MQNS" run --ipc sh -c '"$PROBE" "create /own x"; "$MQNS" mount -q "$D"; ls "$D"'
+            "$MQNS" run sh -c 'ls "$D"; cat "$D/own"; : >"$D/new"; rm "$D/own"; ls "$D"'
+            "$MQNS" umount "$D" && "$MQNS" run stat -f -c %T "$D"
+            "$MQNS" umount "$D" && ls "$D"
+        "#;
+        let output = mounts.script(&state, &variables, text);
+        let seen = if mounts == Mounts::Real { "without: inner" } else { "without: " };
+        let mut lines = ["inner", seen].repeat(3);
+        lines.extend([
+            "ok",
+            "outer",
+            "ok",
+            "own",
+            "own",
+            "QSIZE:1          NOTIFY:0     SIGNO:0     NOTIFY_PID:0     ",
+        ]);
+        lines.push("mqueue");
+        assert_eq!(out(&output).lines().collect::<Vec<_>>(), lines, "{mounts:?} {output:?}");
+        let [error] = err(&output).lines().collect::<Vec<_>>()[..] else { panic!("{output:?}") };
+        assert!(error.ends_with("/new: Permission denied"), "{error}");
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(namespaces(&state).len(), 1);
+        held.let_go();
+        assert!(namespaces(&state).is_empty());
+    }
+}
+
+#[test]
+fn mount_says_that_it_is_virtual() {
+    for &mounts in Mounts::all() {
+        let (state, dir) = (StateDir::new(), StateDir::new());
+        let dir = path(dir.path().into());
+        let output = mounts.script(&state, &[("D", &dir)], r#""$MQNS" mount "$D"; "$MQNS" umount "$D""#);
+        let notice = format!(
+            "mqns: {dir}: a virtual mount, seen by programs with the library only; do it as root for one that all see\n"
+        );
+        let expected = if mounts == Mounts::Virtual { notice.as_str() } else { "" };
+        assert_eq!((out(&output), err(&output), output.status.code()), ("", expected, Some(0)), "{mounts:?}");
+    }
+}
+
+#[test]
+fn mount_takes_options_and_a_source() {
+    for &mounts in Mounts::all() {
+        let (state, dir) = (StateDir::new(), StateDir::new());
+        let dir = path(dir.path().into());
+        let text = r#"
+            "$MQNS" run "$PROBE" 'create /q x'
+            show() {
+                "$MQNS" mount -q "$@" "$D" && "$MQNS" run sed -n "\\,$D,p" /proc/mounts && "$MQNS" umount "$D"
+            }
+            show
+            show -o rw
+            show -o ro,nosuid,nodev,noexec --source 'some queues'
+            show -o ro -o rw,noatime,nodiratime
+            show -o strictatime --source=''
+            show -o noatime,relatime
+            "$MQNS" mount -q -o ro "$D"
+            "$MQNS" run rm "$D/q" 2>&1
+            "$MQNS" umount "$D"
+        "#;
+        let output = mounts.script(&state, &[("D", &dir)], text);
+        let mut lines = vec!["ok".to_string()];
+        for (source, options) in [
+            ("mqueue", "rw,relatime"),
+            ("mqueue", "rw,relatime"),
+            ("some\\040queues", "ro,nosuid,nodev,noexec,relatime"),
+            ("mqueue", "rw,noatime,nodiratime"),
+            ("", "rw"),
+            ("mqueue", "rw,relatime"),
+        ] {
+            lines.push(format!("{source} {dir} mqueue {options} 0 0"));
+        }
+        lines.push(format!("rm: cannot remove '{dir}/q': Read-only file system"));
+        prints(&output, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn mount_and_umount_say_what_fails() {
+    for &mounts in Mounts::all() {
+        let (state, dir) = (StateDir::new(), StateDir::new());
+        write(dir.path(), "file", b"", 0o644);
+        let dir = path(dir.path().into());
+        let text = r#"
+            exec 2>&1
+            cd "$D" && mkdir d
+            mount() { "$MQNS" mount "$@"; echo $?; }
+            umount() { "$MQNS" umount "$@"; echo $?; }
+            mount none
+            mount file
+            umount none
+            umount file
+            umount d
+            umount /proc
+            mount --ns 4194304 d
+            mount --ns 4194305 d
+            mount --ns none d
+            mount --ns file d
+            mount --ns /proc/self/ns/uts d
+            "$MQNS" mount -q d
+            mount -q d
+            # Another directory's are not its own.
+            mkdir other; umount --dir other d
+            MQNS_MOUNT=/x:$D/d umount d
+            umount d
+        "#;
+        let output = mounts.script(&state, &[("D", &dir)], text);
+        let not_mounted = |dir: &str| {
+            format!(
+                "{dir}: the library's queues are not mounted there; see `mqns run cat /proc/mounts`, or name by --dir \
+                 the directory that programs were run with"
+            )
+        };
+        let mut lines = Vec::new();
+        for said in [
+            "none: no such directory; make it first (mkdir)",
+            "file: not a directory; name a directory",
+            "none: No such file or directory; see `mqns run cat /proc/mounts`",
+            &not_mounted("file"),
+            &not_mounted("d"),
+            &not_mounted("/proc"),
+            "process 4194304: no such process; see `mqns lsns` or ps(1) for one that is there",
+            "namespace 4194305: no process in it that may be looked into; see `mqns lsns`; of other users' processes \
+             only root finds the namespaces",
+            "namespace none: no such file; --ns takes a process id, a namespace file (/proc/PID/ns/ipc) or a number \
+             of `mqns lsns`",
+            "namespace file: not the file of an IPC namespace, or of one that has ended; --ns takes /proc/PID/ns/ipc, \
+             or what that was bind mounted on; see `mqns lsns`",
+            "namespace /proc/self/ns/uts: not the file of an IPC namespace, or of one that has ended; --ns takes \
+             /proc/PID/ns/ipc, or what that was bind mounted on; see `mqns lsns`",
+            "d: the queues of this namespace are mounted there already; `mqns umount` it first, or name another \
+             directory",
+            &not_mounted("d"),
+            "d: shown by MQNS_MOUNT, not mounted; unset MQNS_MOUNT (env -u MQNS_MOUNT …) to see what is mounted",
+        ] {
+            lines.push(format!("mqns: {said}"));
+            lines.push("125".into());
+        }
+        lines.push("0".into());
+        assert_eq!(out(&output).lines().collect::<Vec<_>>(), lines, "{mounts:?}");
+    }
+}
+
+#[test]
+fn umount_leaves_other_mounts_alone() {
+    if !Mounts::all().contains(&Mounts::Real) {
+        return;
+    }
+    let (state, dir) = (StateDir::new(), StateDir::new());
+    let dir = path(dir.path().into());
+    let text = r#"
+        mount -t tmpfs other "$D"
+        "$MQNS" umount "$D" || "$MQNS" umount --lazy "$D" || stat -f -c %T "$D"
+        "$MQNS" mount "$D" && "$MQNS" umount "$D" && stat -f -c %T "$D"
+    "#;
+    let output = Mounts::Real.script(&state, &[("D", &dir)], text);
+    assert_eq!((out(&output), err(&output).lines().count()), ("tmpfs\ntmpfs\n", 2), "{output:?}");
+    assert!(err(&output).lines().all(|line| line.contains("the library's queues are not mounted there")));
+}
+
+#[test]
+fn umount_names_who_is_in_the_way() {
+    for &mounts in Mounts::all() {
+        let (state, dir) = (StateDir::new(), StateDir::new());
+        let dir = path(dir.path().into());
+        let text = r#"
+            exec 2>&1
+            "$MQNS" run "$PROBE" 'create /q x'
+            "$MQNS" mount -q "$D"
+            env -C "$D" "$MQNS" umount "$D"
+            "$MQNS" run sh -c '
+                echo $$
+                # Somebody in the directory, and then with a queue open.
+                cd "$D"
+                env -C / "$MQNS" umount "$D"
+                cd /
+                exec 3<"$D/q"
+                "$MQNS" umount "$D"
+                "$MQNS" umount -l "$D" && "$MQNS" run ls "$D" && read -r line <&3 && echo "$line"
+            '
+        "#;
+        let output = mounts.script(&state, &[("D", &dir)], text);
+        let pid = out(&output).lines().nth(2).unwrap_or_else(|| panic!("{output:?}"));
+        let end = "end these uses, or give --lazy: then it goes with the last of them";
+        let own = format!("mqns: {dir}: in use: it is the current directory; {end}");
+        let busy = format!("mqns: {dir}: in use by process {pid}; {end}");
+        prints(&output, &["ok", &own, pid, &busy, &busy, "QSIZE:1          NOTIFY:0     SIGNO:0     NOTIFY_PID:0"]);
+    }
+}
+
+#[test]
+fn mount_takes_the_right_to_mount() {
+    if !is_root() {
+        return;
+    }
+    let (state, dir) = (StateDir::new(), StateDir::new());
+    let dir = path(dir.path().into());
+    let refused = |text: &str| Mounts::Refused.script(&state, &[("D", &dir)], text);
+    let parts =
+        ["not permitted without CAP_SYS_ADMIN; do it as root, or give `--privileges generous` for a mount that"];
+    refuses(&refused(r#""$MQNS" mount "$D""#), 125, &parts);
+    // Whatever the environment says.
+    let text = r#"MQNS_PRIVILEGES=generous "$MQNS" mount --privileges exact "$D""#;
+    refuses(&refused(text), 125, &parts);
+    let text = r#""$MQNS" mount -q --privileges generous "$D" && "$MQNS" umount "$D""#;
+    refuses(&refused(text), 125, &["not permitted without CAP_SYS_ADMIN; do it as root"]);
+    prints(&refused(r#""$MQNS" umount --privileges generous "$D""#), &[]);
+    if harness::may_mount() {
+        // One of the kernel's, for somebody who may take off virtual ones only.
+        let text = r#"
+            "$MQNS" mount "$D"
+            setpriv --bounding-set -sys_admin "$MQNS" umount --privileges generous "$D"
+        "#;
+        let parts = ["mounted by somebody with the right to mount", "; do it as root"];
+        refuses(&Mounts::Real.script(&state, &[("D", &dir)], text), 125, &parts);
+    }
+}
+
+/// By another directory the queues are others, and so is the table of what is mounted.
+#[test]
+fn mount_takes_the_directory_of_the_process() {
+    for &mounts in Mounts::all() {
+        let (state, elsewhere, dir) = (StateDir::new(), StateDir::new(), StateDir::new());
+        let held = Held::probe(&state, &[], &["run", "--ipc"], &["create /inner x"]);
+        let initial = Held::probe(&state, &[], &["run"], &["create /outer x"]);
+        let (own, dir, pid) = (path(state.path().into()), path(dir.path().into()), held.pid());
+        let (number, initial_pid) = (held.number().to_string(), initial.pid());
+        let variables = [("D", dir.as_str()), ("OWN", &own), ("PID", &pid), ("N", &number), ("INITIAL", &initial_pid)];
+        let text = r#"
+            for ns in "$PID" "$N" "$INITIAL"; do
+                "$MQNS" mount -q --ns "$ns" "$D" && "$MQNS" run --dir "$OWN" sh -c 'stat -f -c %T "$D"; ls "$D"'
+                "$MQNS" umount --dir "$OWN" "$D"
+            done
+            # If it is named, that counts.
+            "$MQNS" mount -q --ns "$INITIAL" --dir "$STATE" "$D" && "$MQNS" run sh -c 'stat -f -c %T "$D"; ls "$D"'
+            "$MQNS" umount "$D"
+        "#;
+        let output = mounts.script(&elsewhere, &variables, text);
+        prints(&output, &["mqueue", "inner", "mqueue", "inner", "mqueue", "outer", "mqueue"]);
+        held.let_go();
+        initial.let_go();
+    }
+}
+
+#[test]
+fn run_mount_shows_a_command_its_own_queues() {
+    let (state, dir) = (StateDir::new(), StateDir::new());
+    let at = |name: &str| path(dir.path().join(name));
+    fs::create_dir(at("there")).expect("mkdir");
+    let (there, none) = (at("there"), at("none"));
+    let script = format!("'{}' 'create /q x'; ls {there} {none}; echo $MQNS_MOUNT", ns_probe());
+    let mut command = mqns_alone(&state, &[]);
+    command.args(["run", "--mount", "there", "--mount", &none, "sh", "-c", &script]).current_dir(dir.path());
+    let listed = [&format!("{none}:"), "q", "", &format!("{there}:"), "q", &format!("{there}:{none}")];
+    prints(&command.output().expect("run mqns"), &[&["ok"], &listed[..]].concat());
+    // Nobody else does, and it is not mounted.
+    assert_eq!(fs::read_dir(&there).expect("list").count(), 0);
+    // Those of the namespace that it enters, or is the first in.
+    let held = Held::probe(&state, &[], &["run", "--ipc"], &["create /inner x"]);
+    prints(&alone(&state, &["enter", "-t", &held.pid(), "--mount", &there, "ls", &there]), &["inner"]);
+    held.let_go();
+    prints(&alone(&state, &["run", "--ipc", "--mount", &there, "ls", &there]), &[]);
+
+    write(dir.path(), "file", b"", 0o644);
+    refuses(&alone(&state, &["run", "--mount", &at("file"), "true"]), 125, &["file: not a directory; --mount takes"]);
+    refuses(&alone(&state, &["run", "--mount", &at("a:b"), "true"]), 125, &["a:b: a colon in the path, which"]);
+}
+
 // The command itself.
 
 #[test]
@@ -1131,7 +1474,7 @@ fn version_help_and_usage() {
         assert_eq!((status, err.as_str()), (Some(0), ""));
         assert!(out.contains("Usage: mqns") && (arguments == ["run", "-h"] || out.contains("126 ")), "{out}");
     }
-    for verb in ["run", "enter", "lsns", "gc"] {
+    for verb in ["run", "enter", "lsns", "mount", "umount", "gc"] {
         let (status, out, err) = mqns(&[verb, "--help"]);
         assert_eq!((status, err.as_str()), (Some(0), ""));
         assert!(out.contains(&format!("Examples:\n  mqns {verb}")), "{out}");
@@ -1150,6 +1493,12 @@ fn version_help_and_usage() {
         &["lsns", "-o", "NS,FLY"],
         &["lsns", "--json", "--raw"],
         &["lsns", "1"],
+        &["mount"],
+        &["mount", "-o", "ro,fly", "/proc"],
+        &["mount", "-o", "", "/proc"],
+        &["mount", "--ns"],
+        &["umount"],
+        &["umount", "-o", "ro", "/proc"],
         &["gc", "now"],
     ] {
         let (status, out, err) = mqns(arguments);

@@ -261,6 +261,7 @@ impl<'a> Place<'a> {
             Some(libc::EBUSY) => {
                 let users = self.users();
                 let cause = match users[..] {
+                    [] if self.is_current_directory() => "in use: it is the current directory".to_string(),
                     [] => "in use".to_string(),
                     [pid] => format!("in use by process {pid}"),
                     _ => {
@@ -319,6 +320,10 @@ impl<'a> Place<'a> {
         };
         let own = std::process::id();
         lsns::processes().unwrap_or_default().into_iter().filter(|&pid| pid != own && is_user(pid)).collect()
+    }
+
+    fn is_current_directory(&self) -> bool {
+        matches!((std::env::current_dir(), fs::canonicalize(self.dir)), (Ok(here), Ok(point)) if here.starts_with(point))
     }
 
     /// Whether a path is that of a queue's file which is seen here by a virtual mount.

@@ -168,13 +168,15 @@ macro_rules! hooks {
         }
     };
     (@after statvfs $result:ident $path:ident $to:ident) => {
-        if $result == 0 && let Some(file) = path::open_of($path) {
+        // SAFETY: the kernel has accepted the path.
+        if $result == 0 && let Some(file) = unsafe { path::open_of($path) } {
             // SAFETY: the libc function has filled it in.
             unsafe { path::file_system_5(file.0, &mut *$to) };
         }
     };
     (@after statvfs64 $result:ident $path:ident $to:ident) => {
-        if $result == 0 && let Some(file) = path::open_of($path) {
+        // SAFETY: the kernel has accepted the path.
+        if $result == 0 && let Some(file) = unsafe { path::open_of($path) } {
             // SAFETY: the libc function has filled it in.
             unsafe { path::file_system_5(file.0, &mut *$to) };
         }
@@ -223,7 +225,8 @@ macro_rules! hooks {
         }
     };
     (@file_system_at $result:ident $path:ident $to:ident) => {
-        if $result == 0 && let Some(file) = path::open_of($path) {
+        // SAFETY: the kernel has accepted the path.
+        if $result == 0 && let Some(file) = unsafe { path::open_of($path) } {
             // SAFETY: the kernel has filled it in.
             return ret(unsafe { path::file_system(file.0, $to) }) as c_int;
         }
@@ -346,12 +349,12 @@ macro_rules! hooks {
         if vfs::any() && let Some($t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
             return ret($answer) as c_int;
         }
-        #[allow(unused_unsafe)]
-        // SAFETY: user pointers, read with faults caught.
-        if vfs::any()
-            && let Some(result) = unsafe { path::change_root($dir, $path, $flags & NO_FOLLOW == 0, $change) }
-        {
-            return ret(result) as c_int;
+        if vfs::any() {
+            // SAFETY: user pointers, read with faults caught.
+            let result = unsafe { path::change_root($dir, $path, $flags & NO_FOLLOW == 0, $change) };
+            if let Some(result) = result {
+                return ret(result) as c_int;
+            }
         }
     };
     (@look $dir:expr, $path:expr, $flags:expr, $mode:expr, $access:expr) => {
@@ -359,7 +362,8 @@ macro_rules! hooks {
         if vfs::any() && let Some(t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
             return ret(ops::access(&t, $mode, $access)) as c_int;
         }
-        if let Some(result) = path::access_root($dir, $path, $flags & NO_FOLLOW == 0, $mode, $access) {
+        // SAFETY: as above.
+        if let Some(result) = unsafe { path::access_root($dir, $path, $flags & NO_FOLLOW == 0, $mode, $access) } {
             return ret(result) as c_int;
         }
     };
@@ -370,10 +374,12 @@ macro_rules! hooks {
         }
     };
     (@covered_system $path:ident $to:ident) => {
-        if vfs::any_virtual() && let Some(file) = path::open_of($path) {
+        // SAFETY: the caller's contract.
+        if vfs::any_virtual() && let Some(file) = unsafe { path::open_of($path) } {
             // SAFETY: the caller's contract.
             let result = unsafe { path::FileSystem::of_descriptor(file.0, $to) };
-            if result == 0 && let Some(flags) = path::covered_flags($path) {
+            // SAFETY: the kernel has accepted the path.
+            if result == 0 && let Some(flags) = unsafe { path::covered_flags($path) } {
                 // SAFETY: it has been filled in.
                 unsafe { path::FileSystem::set_flags(&mut *$to, flags) };
             }
@@ -381,7 +387,8 @@ macro_rules! hooks {
         }
     };
     (@uncovered_link $dir:expr, $path:expr) => {
-        if let Some(errno) = path::covered_link($dir, $path) {
+        // SAFETY: the caller's contract.
+        if let Some(errno) = unsafe { path::covered_link($dir, $path) } {
             return ret(Err(errno));
         }
     };

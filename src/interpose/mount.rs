@@ -81,7 +81,11 @@ pub unsafe extern "C" fn mount(
             // It shows the source of the mount that it is a copy of, or was.
             fs::attached(&place, &dir, &record);
         }
-        if result != 0 && ns::generous() && asked & fs::OTHER_ACTIONS == 0 && kind.is_null() && kernel_says(Errno::EPERM)
+        if result != 0
+            && ns::generous()
+            && asked & fs::OTHER_ACTIONS == 0
+            && kind.is_null()
+            && kernel_says(Errno::EPERM)
         {
             return ret(Err(Errno::EINVAL)) as c_int;
         }
@@ -289,7 +293,8 @@ unsafe fn known_mount(at: c_int, path: *const c_char, itself: bool) -> Option<(f
 pub unsafe extern "C" fn open_tree(at: c_int, path: *const c_char, flags: c_uint) -> c_int {
     const OPEN_TREE_CLONE: c_uint = 1;
     // SAFETY: the caller's contract.
-    let tree = unsafe { next!(c"open_tree": unsafe extern "C" fn(c_int, *const c_char, c_uint) -> c_int)(at, path, flags) };
+    let tree =
+        unsafe { next!(c"open_tree": unsafe extern "C" fn(c_int, *const c_char, c_uint) -> c_int)(at, path, flags) };
     if tree >= 0 && flags & OPEN_TREE_CLONE != 0 && vfs::any() {
         let copy = core::mem::ManuallyDrop::new(Fd(tree));
         // SAFETY: the kernel has accepted the path.

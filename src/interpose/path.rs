@@ -199,10 +199,15 @@ fn of_timeval(times: *const libc::timeval) -> Result<Times> {
 /// As chmod(2).
 pub fn chmod(t: &Target, mode: c_uint) -> Result<usize> {
     let path = t.path();
-    ops::change(ready()?, t, |map| face::chmod(map, mode), || {
-        // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_fchmodat, t.dir.0, path.as_ptr(), mode) }
-    })
+    ops::change(
+        ready()?,
+        t,
+        |map| face::chmod(map, mode),
+        || {
+            // SAFETY: the path is NUL-terminated.
+            unsafe { syscall!(SYS_fchmodat, t.dir.0, path.as_ptr(), mode) }
+        },
+    )
 }
 
 /// lchown(2) of a target.
@@ -212,10 +217,15 @@ pub fn chmod(t: &Target, mode: c_uint) -> Result<usize> {
 /// As chown(2).
 pub fn chown(t: &Target, uid: c_uint, gid: c_uint) -> Result<usize> {
     let path = t.path();
-    ops::change(ready()?, t, |map| face::chown(map, uid, gid), || {
-        // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_fchownat, t.dir.0, path.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }
-    })
+    ops::change(
+        ready()?,
+        t,
+        |map| face::chown(map, uid, gid),
+        || {
+            // SAFETY: the path is NUL-terminated.
+            unsafe { syscall!(SYS_fchownat, t.dir.0, path.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }
+        },
+    )
 }
 
 /// utimensat(2) of a target.
@@ -227,11 +237,16 @@ pub fn set_times(t: &Target, times: impl FnOnce() -> Result<Times>) -> Result<us
     let tls = ready()?;
     let times = times()?;
     let path = t.path();
-    ops::change(tls, t, |map| face::set_times(map, times), || {
-        let times = times.as_ref().map_or(core::ptr::null(), |times| times.as_ptr());
-        // SAFETY: the path is NUL-terminated; null or a local.
-        unsafe { syscall!(SYS_utimensat, t.dir.0, path.as_ptr(), times, 0) }
-    })
+    ops::change(
+        tls,
+        t,
+        |map| face::set_times(map, times),
+        || {
+            let times = times.as_ref().map_or(core::ptr::null(), |times| times.as_ptr());
+            // SAFETY: the path is NUL-terminated; null or a local.
+            unsafe { syscall!(SYS_utimensat, t.dir.0, path.as_ptr(), times, 0) }
+        },
+    )
 }
 
 /// truncate(2) of a target: by the path no time changes.
@@ -268,7 +283,11 @@ pub enum Change {
 
 /// Changes of the directory itself: those of one that is mounted the kernel makes, unless the file system is
 /// read-only; nothing: it is to be asked.
-pub fn change_root(at: c_int, path: Path, follow: bool, change: Change) -> Option<Result<usize>> {
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn change_root(at: c_int, path: Path, follow: bool, change: Change) -> Option<Result<usize>> {
     if !vfs::any() {
         return None;
     }
@@ -298,7 +317,11 @@ pub fn change_root(at: c_int, path: Path, follow: bool, change: Change) -> Optio
 }
 
 /// access(2) of the directory itself, where the kernel does not see it, or that it is read-only.
-pub fn access_root(at: c_int, path: Path, follow: bool, mode: c_int, flags: c_int) -> Option<Result<usize>> {
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn access_root(at: c_int, path: Path, follow: bool, mode: c_int, flags: c_int) -> Option<Result<usize>> {
     if !vfs::any() {
         return None;
     }
@@ -334,8 +357,11 @@ pub fn access_root(at: c_int, path: Path, follow: bool, mode: c_int, flags: c_in
 /// User pointers.
 pub unsafe fn covered_status(at: c_int, path: Path, follow: bool, to: *mut libc::stat) -> Option<Result<usize>> {
     let st = covered(at, path, follow)?;
-    // SAFETY: the caller's contract.
-    Some(st.and_then(|st| Ok(unsafe { fault::write_user(to, st)? })).map(|()| 0))
+    Some(st.and_then(|st| {
+        // SAFETY: the caller's contract.
+        unsafe { fault::write_user(to, st)? };
+        Ok(0)
+    }))
 }
 
 /// The same for statx(2).
@@ -407,7 +433,11 @@ fn covered(at: c_int, path: Path, follow: bool) -> Option<Result<libc::stat>> {
 }
 
 /// readlink(2) of a queue's file: it is none.
-pub fn covered_link(at: c_int, path: Path) -> Option<Errno> {
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn covered_link(at: c_int, path: Path) -> Option<Errno> {
     if !vfs::any_virtual() {
         return None;
     }
@@ -588,7 +618,11 @@ pub extern "C" fn fchdir(fd: c_int) -> c_int {
 }
 
 /// Whether a program to be executed is a queue's file, by a virtual mount: EACCES, the file system being noexec.
-pub fn is_covered_program(path: Path) -> bool {
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn is_covered_program(path: Path) -> bool {
     // SAFETY: a user pointer, which the kernel reads first.
     vfs::any_virtual() && unsafe { vfs::locate(AT, path, true) }.is_some_and(|t| t.cover != 0 && t.stat().is_ok())
 }
@@ -652,7 +686,8 @@ fn refused_across(from: (c_int, Path), to: (c_int, Path), renaming: bool) -> Opt
         match (missing, taken) {
             (Some(errno), _) => return Some(errno),
             (None, Ok(_)) => return Some(Errno::EEXIST),
-            (None, Err(Errno::ENOENT)) if over.is_some() || vfs::has_parent(to.0, to.1) => {}
+            // SAFETY: the kernel has read it.
+            (None, Err(Errno::ENOENT)) if over.is_some() || unsafe { vfs::has_parent(to.0, to.1) } => {}
             (None, Err(errno)) => return Some(errno),
         }
     }
@@ -707,7 +742,11 @@ pub unsafe extern "C" fn linkat(from_dir: c_int, from: Path, to_dir: c_int, to: 
         return ret(Err(errno)) as c_int;
     }
     // SAFETY: the caller's contract.
-    unsafe { next!(c"linkat": unsafe extern "C" fn(c_int, Path, c_int, Path, c_int) -> c_int)(from_dir, from, to_dir, to, flags) }
+    unsafe {
+        next!(c"linkat": unsafe extern "C" fn(c_int, Path, c_int, Path, c_int) -> c_int)(
+            from_dir, from, to_dir, to, flags,
+        )
+    }
 }
 
 /// link(2).
@@ -746,7 +785,9 @@ pub unsafe extern "C" fn renameat2(from_dir: c_int, from: Path, to_dir: c_int, t
     }
     // SAFETY: the caller's contract.
     unsafe {
-        next!(c"renameat2": unsafe extern "C" fn(c_int, Path, c_int, Path, c_uint) -> c_int)(from_dir, from, to_dir, to, flags)
+        next!(c"renameat2": unsafe extern "C" fn(c_int, Path, c_int, Path, c_uint) -> c_int)(
+            from_dir, from, to_dir, to, flags,
+        )
     }
 }
 
@@ -833,7 +874,9 @@ pub unsafe extern "C" fn bind(fd: c_int, address: *const libc::sockaddr, len: li
         }) as c_int;
     }
     // SAFETY: the caller's contract.
-    unsafe { next!(c"bind": unsafe extern "C" fn(c_int, *const libc::sockaddr, libc::socklen_t) -> c_int)(fd, address, len) }
+    unsafe {
+        next!(c"bind": unsafe extern "C" fn(c_int, *const libc::sockaddr, libc::socklen_t) -> c_int)(fd, address, len)
+    }
 }
 
 /// connect(2) of a UNIX socket to a path: a queue is none.
@@ -969,8 +1012,8 @@ pub unsafe extern "C" fn mqns_vfs_open(at: c_int, path: Path, flags: c_int, mode
             None => BYPASS,
         };
     }
-    // SAFETY: only the kernel reads the path.
     if vfs::any_virtual()
+        // SAFETY: only the kernel reads the path.
         && let Some(cover) = unsafe { vfs::cover_at(at, path, flags & libc::O_NOFOLLOW == 0) }
     {
         let open = || {
@@ -1084,7 +1127,11 @@ pub fn is_mqueue(fd: c_int) -> bool {
 }
 
 /// A descriptor that stands for a path, if that is of the mqueue file system.
-pub fn open_of(path: Path) -> Option<Fd> {
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn open_of(path: Path) -> Option<Fd> {
     if !vfs::any() {
         return None;
     }
@@ -1136,7 +1183,11 @@ pub fn file_system_5(fd: c_int, to: &mut libc::statvfs) {
 }
 
 /// `f_flag` of statvfs(3) for the virtual mount that a path leads into.
-pub fn covered_flags(path: Path) -> Option<u64> {
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+pub unsafe fn covered_flags(path: Path) -> Option<u64> {
     // SAFETY: only the kernel reads the path.
     let cover = unsafe { vfs::cover_at(AT, path, true) };
     let flags = match cover {
@@ -1144,7 +1195,8 @@ pub fn covered_flags(path: Path) -> Option<u64> {
         None => target(AT, path, true).filter(|t| t.cover != 0)?.covered_read_only.into(),
     };
     const ST_RELATIME: u64 = 4096;
-    let kept = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME | libc::MS_NODIRATIME;
+    let kept =
+        libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME | libc::MS_NODIRATIME;
     let relative = flags & (libc::MS_NOATIME | libc::MS_STRICTATIME) == 0;
     // Of the same values, but for how times are kept.
     Some(flags & kept | if relative { ST_RELATIME } else { 0 })

@@ -71,7 +71,8 @@ fn environ() -> Strings {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
     let next = next!(c"execve": unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int);
-    if super::path::is_covered_program(path) {
+    // SAFETY: the caller's contract.
+    if unsafe { super::path::is_covered_program(path) } {
         return super::ret(Err(crate::abi::Errno::EACCES)) as c_int;
     }
     // SAFETY: the caller's contract.
@@ -108,7 +109,8 @@ pub unsafe extern "C" fn execvp(file: *const c_char, argv: Strings) -> c_int {
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
     let next = next!(c"execvpe": unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int);
-    if super::path::is_covered_program(file) {
+    // SAFETY: the caller's contract.
+    if unsafe { super::path::is_covered_program(file) } {
         return super::ret(Err(crate::abi::Errno::EACCES)) as c_int;
     }
     // SAFETY: the caller's contract.

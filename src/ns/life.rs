@@ -285,7 +285,9 @@ pub fn is_mounted(place: &Place) -> bool {
 }
 
 fn in_mount_tables(what: &[u8]) -> bool {
-    if !is_ending() && Path::new(&[b"/proc/thread-self/mountinfo"]).is_ok_and(|own| proc::mentions(&own, what) != Ok(false)) {
+    if !is_ending()
+        && Path::new(&[b"/proc/thread-self/mountinfo"]).is_ok_and(|own| proc::mentions(&own, what) != Ok(false))
+    {
         return true;
     }
     any_other_process(|pid| {

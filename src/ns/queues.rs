@@ -162,7 +162,9 @@ pub fn open(
                 Err(Errno::ENOENT) if !again => again = true,
                 other => return other,
             },
-            Err(Errno::EACCES) if access != libc::O_RDONLY && !probe && place.is_read_only() => return Err(Errno::EROFS),
+            Err(Errno::EACCES) if access != libc::O_RDONLY && !probe && place.is_read_only() => {
+                return Err(Errno::EROFS);
+            }
             // A symbolic link, which only a stranger can have put there.
             Err(Errno::ELOOP) => return Err(Errno::EACCES),
             Err(errno) => return Err(errno),
@@ -451,7 +453,11 @@ fn write_key(path: &Path, key: Key, mode: u32) -> Result<()> {
     // SAFETY: the 16 bytes of the key.
     let written = unsafe { syscall!(SYS_pwrite64, file.0, key.0.as_ptr(), 16, 0) };
     // Unless it is what a umask has surely left.
-    let done = if key_mode(mode) != 0o400 || mode & 0o400 == 0 { written.and_then(|_| file.chmod(key_mode(mode)).map(|()| 16)) } else { written };
+    let done = if key_mode(mode) != 0o400 || mode & 0o400 == 0 {
+        written.and_then(|_| file.chmod(key_mode(mode)).map(|()| 16))
+    } else {
+        written
+    };
     if done.is_err() {
         let _ = path.unlink();
     }

@@ -264,16 +264,8 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
     if cut != 0 {
         long.bytes[cut] = 0;
     }
-    let kernels = |place, dir| Target {
-        place,
-        dir,
-        name: copy,
-        len,
-        slash,
-        cover: 0,
-        covered_read_only: false,
-        beneath: false,
-    };
+    let kernels =
+        |place, dir| Target { place, dir, name: copy, len, slash, cover: 0, covered_read_only: false, beneath: false };
     let covered = |cover: virtuals::Cover| -> Option<Last> {
         let dir = open_superblock(&cover.place).ok()?;
         let (cover, place, covered_read_only) = (cover.ino, cover.place, cover.flags & libc::MS_RDONLY != 0);
@@ -304,9 +296,13 @@ fn split(at: i32, long: &mut Long) -> Option<Last> {
 }
 
 /// Whether the directory exists that a path, which the kernel has read, would have its last component in.
-pub fn has_parent(at: i32, path: *const c_char) -> bool {
+///
+/// # Safety
+///
+/// `path` is NUL-terminated.
+pub unsafe fn has_parent(at: i32, path: *const c_char) -> bool {
     let mut long = Long { bytes: [0; PATH_MAX], len: 0 };
-    // SAFETY: the caller's word.
+    // SAFETY: the caller's contract.
     unsafe { long.copy(path) && split(at, &mut long).is_some() }
 }
 
@@ -363,8 +359,8 @@ pub unsafe fn root_at(at: i32, path: *const c_char, follow: bool) -> Option<(Ref
 ///
 /// `path` is a user pointer.
 pub unsafe fn any_root_at(at: i32, path: *const c_char, follow: bool) -> Option<(Referred, Fd, bool)> {
-    // SAFETY: the caller's contract.
     if any_virtual()
+        // SAFETY: the caller's contract.
         && let Some(cover) = unsafe { cover_at(at, path, follow) }
     {
         let dir = open_superblock(&cover.place).ok()?;

@@ -212,10 +212,7 @@ pub fn may_mount_anything() -> bool {
 /// Options of mount(2) and fsconfig(2) that any file system takes (`vfs_parse_sb_flag`). The kernel's mqueue
 /// file system has none of its own.
 pub fn is_general_option(word: &[u8]) -> bool {
-    matches!(
-        word,
-        b"ro" | b"rw" | b"sync" | b"async" | b"dirsync" | b"lazytime" | b"nolazytime" | b"mand" | b"nomand"
-    )
+    matches!(word, b"ro" | b"rw" | b"sync" | b"async" | b"dirsync" | b"lazytime" | b"nolazytime" | b"mand" | b"nomand")
 }
 
 /// The attributes of mount_setattr(2) that flags of mount(2) stand for.
@@ -240,13 +237,7 @@ pub fn attributes_of(flags: u64) -> u64 {
 
 /// Whether fsmount(2) accepts these attributes.
 pub fn are_attributes(attributes: u64) -> bool {
-    let known = ATTR_RDONLY
-        | ATTR_NOSUID
-        | ATTR_NODEV
-        | ATTR_NOEXEC
-        | ATTR_ATIME
-        | ATTR_NODIRATIME
-        | ATTR_NOSYMFOLLOW;
+    let known = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_ATIME | ATTR_NODIRATIME | ATTR_NOSYMFOLLOW;
     attributes & !known == 0 && matches!(attributes & ATTR_ATIME, 0 | ATTR_NOATIME | ATTR_STRICTATIME)
 }
 
@@ -269,9 +260,8 @@ pub fn detached(place: &Place, attributes: u64) -> Result<Fd> {
     let superblock = Path::new(&[place.dir(), b"/sb"])?;
     enter(place)?;
     // SAFETY: a NUL-terminated path.
-    let tree = unsafe {
-        syscall!(SYS_open_tree, libc::AT_FDCWD, superblock.as_ptr(), OPEN_TREE_CLONE | libc::O_CLOEXEC)?
-    };
+    let tree =
+        unsafe { syscall!(SYS_open_tree, libc::AT_FDCWD, superblock.as_ptr(), OPEN_TREE_CLONE | libc::O_CLOEXEC)? };
     let tree = Fd(tree as i32);
     let all = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_ATIME | ATTR_NODIRATIME;
     let attr = MountAttr {
@@ -283,7 +273,14 @@ pub fn detached(place: &Place, attributes: u64) -> Result<Fd> {
     let set = |attr: &MountAttr| {
         // SAFETY: the structure is as long as said.
         unsafe {
-            syscall!(SYS_mount_setattr, tree.0, c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const *attr, size_of::<MountAttr>())
+            syscall!(
+                SYS_mount_setattr,
+                tree.0,
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                &raw const *attr,
+                size_of::<MountAttr>()
+            )
         }
     };
     if set(&attr) == Err(Errno::EPERM) {
@@ -454,7 +451,9 @@ impl Copied {
     pub fn done(mut self) {
         super::table::each_mounted(|id, point, place| {
             let key = Copied::key(point, place);
-            let Some(found) = self.originals[..self.len].iter_mut().find(|(id, of)| *of == key && *id != 0) else { return };
+            let Some(found) = self.originals[..self.len].iter_mut().find(|(id, of)| *of == key && *id != 0) else {
+                return;
+            };
             let original = core::mem::take(&mut found.0);
             if original != id
                 && let Some(record) = read_record(record_path(place, original))

@@ -234,7 +234,8 @@ fn write_table(kind: Kind, info: &Fd, original: &Fd, file: &Fd, namespace: u64) 
     let mut infos = Lines::new(info);
     let mut originals = Lines::new(original);
     while let Some(original) = originals.next() {
-        let is_mount = kind != Kind::Mountstats || original.starts_with(b"device ") || original.starts_with(b"no device ");
+        let is_mount =
+            kind != Kind::Mountstats || original.starts_with(b"device ") || original.starts_with(b"no device ");
         match is_mount.then(|| infos.next()).flatten().and_then(Mount::parse) {
             Some(mount) => write_mount(&mut output, kind, &mount)?,
             None => output.put(original)?,

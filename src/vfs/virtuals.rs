@@ -271,7 +271,8 @@ fn is_busy(place: &Place, dev: u64, ino: u64) -> bool {
         let mut busy = is_in(proc::path(pid, b"cwd"));
         proc::each_descriptor(pid, |fd| {
             let link = Path::new(&[b"/proc/", pid, b"/fd/", fd]);
-            busy |= link.and_then(|link| link.stat_at(libc::AT_FDCWD)).is_ok_and(|st| (st.st_dev, st.st_ino) == superblock);
+            busy |=
+                link.and_then(|link| link.stat_at(libc::AT_FDCWD)).is_ok_and(|st| (st.st_dev, st.st_ino) == superblock);
             // O_PATH.
             let target = Path::new(&[b"/proc/", pid, b"/fd/", fd]).and_then(|link| link.read_link_at(libc::AT_FDCWD));
             busy |= target.is_ok_and(|target| target.as_bytes().starts_with(files.as_bytes()));
@@ -344,7 +345,9 @@ pub fn is_mounted(place: &Place) -> bool {
     let mut found = false;
     if super::any_in_table() {
         each_file(|path, namespace| {
-            found |= !found && Entry::read(path).is_some_and(|entry| entry.directory() == place.dir()) && is_alive(namespace);
+            found |= !found
+                && Entry::read(path).is_some_and(|entry| entry.directory() == place.dir())
+                && is_alive(namespace);
         });
     }
     found
@@ -380,7 +383,9 @@ pub fn point_of(place: &Place, ino: u64) -> Option<Path> {
         each_file(|path, of| {
             let is_it = ino == 0 || {
                 let digits = path.as_bytes().rsplit(|&b| b == b'.').nth(1);
-                digits.and_then(|text| u64::from_str_radix(core::str::from_utf8(text).ok()?, 16).ok()).map(|own| own & through::INODE)
+                digits
+                    .and_then(|text| u64::from_str_radix(core::str::from_utf8(text).ok()?, 16).ok())
+                    .map(|own| own & through::INODE)
                     == Some(ino & through::INODE)
             };
             if of == namespace

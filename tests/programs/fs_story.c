@@ -39,7 +39,7 @@ enum { SMALL = 97, LETTER = 320, DEFAULT = 82880, SECONDS = 20 };
 /* Who waits for word of whom. */
 enum pipe { TO_MAIN, TO_A, TO_B, TO_MEMBER, PIPES };
 
-static int pipes[PIPES][2], home;
+static int pipes[PIPES][2], home, audience;
 static const char *made, *ends, *leaves;
 static char dir[] = "/tmp/fs_story.XXXXXX";
 
@@ -188,7 +188,7 @@ static int come_back(long bytes)
 	return ok;
 }
 
-/* Namespaces in $MQNS_DIR, of whichever user; as many as are alive if there is none. */
+/* Namespaces in $MQNS_DIR, of whichever user, beside that of the audience; as many as are alive if there is none. */
 static int in_directory(int alive)
 {
 	const char *root = getenv("MQNS_DIR");
@@ -203,7 +203,7 @@ static int in_directory(int alive)
 		return 0;
 	count = (int)found.gl_pathc;
 	globfree(&found);
-	return count;
+	return count - audience;
 }
 
 /* Waits for the end of a child, any if -1. */
@@ -450,6 +450,7 @@ int main(int argc, char **argv)
 	MUST(setrlimit(RLIMIT_MSGQUEUE, &limit));
 	MUST(prctl(PR_SET_CHILD_SUBREAPER, 1));
 	MUST(home = open("/proc/self/ns/ipc", O_RDONLY | O_CLOEXEC));
+	audience = in_directory(0);
 	for (int i = 0; i < PIPES; i++)
 		MUST(pipe2(pipes[i], O_CLOEXEC));
 	if (!mkdtemp(dir))
