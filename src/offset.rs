@@ -53,7 +53,13 @@ fn own(fd: i32) -> Option<(i64, i64)> {
         let Some((start, locked)) = lock(fd, libc::F_GETLK, libc::F_WRLCK, from, len).ok()? else { continue };
         let is_slot = (start - START) % SLOT == 0 && locked <= MAX;
         if is_slot && lock(fd, libc::F_OFD_GETLK, libc::F_WRLCK, start, 1).ok()?.is_none() {
-            return Some((start, locked));
+            // Unless it was another's, who has just closed his.
+            if lock(fd, libc::F_GETLK, libc::F_WRLCK, start, 1).ok()?.is_some() {
+                return Some((start, locked));
+            }
+            ranges[left] = (from, len);
+            left += 1;
+            continue;
         }
         let (end, locked_end) = (from + len, start.saturating_add(locked));
         for (from, end) in [(from, start), (locked_end, end)] {

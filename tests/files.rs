@@ -42,7 +42,6 @@ both!(
     mount_and_umount_commands,
     findmnt_and_the_tables_show_mounts,
     mount_command_binds_moves_and_remounts,
-    bind_mount_of_one_queue,
     two_namespaces_side_by_side,
     commands_on_a_dead_namespaces_mount,
     mount_goes_with_its_mount_namespace,
@@ -51,7 +50,6 @@ both!(
     bytes_of_what_a_program_without_the_library_removes_come_back,
     programs_without_the_library_change_modes,
     queue_removed_by_a_program_without_the_library_stays_usable,
-    programs_without_the_library_read,
     programs_without_the_library_make_queues,
     dead_mount_goes_by_a_program_without_the_library,
     story_of_a_mount,
@@ -854,20 +852,6 @@ fn mount_command_binds_moves_and_remounts(mode: Mode) {
     prints(mode, "sh", Look::AtOnce, text, &want);
 }
 
-fn bind_mount_of_one_queue(mode: Mode) {
-    let text = r#"
-        probe 'create /q 12345'
-        mount -t mqueue none m
-        : >file; mount --bind m/q file
-        cut -c1-8 file; stat -c %s file; umount m
-        cut -c1-8 file; probe 'unlink /q' 'open /q'
-        cut -c1-8 file; stat -c %h file
-        umount file; stat -c %s file
-        "#;
-    let want = ["ok", "QSIZE:5 ", "80", "QSIZE:5 ", "ok ENOENT", "QSIZE:5 ", "0", "0"];
-    prints(mode, "sh", Look::AtOnce, text, &want);
-}
-
 // Namespaces.
 
 fn two_namespaces_side_by_side(mode: Mode) {
@@ -1202,29 +1186,6 @@ END
         umount m
         "#;
     let want = ["[] 0", "b'after' b'before'", "-1 True ['q']", "True True", "0", "[b'wake']", "-1 2", "[]"];
-    prints(mode, "sh", Look::AtOnce, text, &want);
-}
-
-/// The text is kept up to date while it is mounted.
-fn programs_without_the_library_read(mode: Mode) {
-    let text = r#"
-        mount -t mqueue none m
-        probe 'create /q 12345'
-        bare head -c 60 m/q
-        probe 'create /r 1' 'unlink /q' 'create /q 123'
-        bare head -qc 8 m/q m/r; echo
-        bare sh -c 'read -r size rest <m/r; echo $size'
-        bare grep -l QSIZE:3 m/q m/r
-        umount m
-        "#;
-    let want = [
-        "ok",
-        "QSIZE:5          NOTIFY:0     SIGNO:0     NOTIFY_PID:0     ",
-        "ok ok ok",
-        "QSIZE:3 QSIZE:1 ",
-        "QSIZE:1",
-        "m/q",
-    ];
     prints(mode, "sh", Look::AtOnce, text, &want);
 }
 

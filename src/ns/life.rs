@@ -130,7 +130,27 @@ fn is_of_user(name: &[u8]) -> bool {
 #[cold]
 #[inline(never)]
 pub fn teardown(dir: &[u8]) -> bool {
-    as_owner(dir, || teardown_here(dir)).unwrap_or(false)
+    as_owner(dir, || {
+        loop {
+            let ended = teardown_here(dir);
+            // Who has unmounted it meanwhile has found it locked, and left it to us.
+            if ended != Ended::Mounted || place(tls(), dir).is_ok_and(|place| is_mounted(&place)) {
+                return ended == Ended::Gone;
+            }
+        }
+    })
+    .unwrap_or(false)
+}
+
+/// What [`teardown_here`] has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It has members, or somebody else is at it, or queues of it are open.
+    No,
+    /// It is dead, and its superblock was mounted a moment ago.
+    Mounted,
+    /// It is gone.
+    Gone,
 }
 
 /// Runs `act` on a directory; where the caller is root, and the directory another user's, with no more
@@ -155,36 +175,39 @@ fn as_owner<T>(dir: &[u8], act: impl FnOnce() -> T) -> Option<T> {
     done
 }
 
-fn teardown_here(dir: &[u8]) -> bool {
-    let Ok(control) = Path::new(&[dir, b"/control"]) else { return false };
+fn teardown_here(dir: &[u8]) -> Ended {
+    let Ok(control) = Path::new(&[dir, b"/control"]) else { return Ended::No };
     let file = match control.open_own(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK) {
         Ok(file) => file,
-        Err(errno) => return errno == Errno::ENOENT,
+        Err(errno) => return if errno == Errno::ENOENT { Ended::Gone } else { Ended::No },
     };
     if lock(&file, libc::LOCK_EX).is_err() {
-        return false;
+        return Ended::No;
     }
     match Control::look(&file) {
         // Its maker was killed before there was anything in it.
         None => {
             remove_directories(dir);
-            return true;
+            return Ended::Gone;
         }
         // As a rule there is nothing but the directories.
         Some(Content { queues: 0, state: 0 }) => {
             if Control::declare_dead(&file).is_ok() && remove_directories(dir) {
-                return true;
+                return Ended::Gone;
             }
         }
         Some(_) => {}
     }
-    let Ok(place) = place(tls(), dir) else { return false };
+    let Ok(place) = place(tls(), dir) else { return Ended::No };
     let state = &place.control().state;
     if state.load(Ordering::Acquire) & BOUND != 0 && is_bound(&place) {
-        return false;
+        return Ended::No;
     }
     state.fetch_or(DEAD, Ordering::AcqRel);
-    release(&place)
+    if state.load(Ordering::Acquire) & MOUNTED != 0 && is_mounted(&place) {
+        return Ended::Mounted;
+    }
+    if release(&place) { Ended::Gone } else { Ended::No }
 }
 
 /// Ends the superblock of a dead namespace, with all queues, unless it is mounted or some queue is open. Whether
@@ -285,14 +308,25 @@ pub fn is_mounted(place: &Place) -> bool {
 }
 
 fn in_mount_tables(what: &[u8]) -> bool {
-    if !is_ending()
-        && Path::new(&[b"/proc/thread-self/mountinfo"]).is_ok_and(|own| proc::mentions(&own, what) != Ok(false))
-    {
+    let own = (!is_ending()).then(|| Path::new(&[b"/proc/thread-self/mountinfo"]));
+    if own.is_some_and(|own| own.is_ok_and(|own| proc::mentions(&own, what) != Ok(false))) {
         return true;
     }
+    // Most processes are in a few mount namespaces, of which one look is enough.
+    let mut seen = [0u64; 32];
+    let mut count = 0;
     any_other_process(|pid| {
+        let namespace =
+            proc::path(pid, b"ns/mnt").and_then(|path| path.stat_at(libc::AT_FDCWD)).map_or(0, |st| st.st_ino);
+        if namespace != 0 && seen[..count].contains(&namespace) {
+            return false;
+        }
         // What is not for the caller to see may be the one.
         let mentioned = proc::path(pid, b"mountinfo").and_then(|path| proc::mentions(&path, what));
+        if mentioned == Ok(false) && namespace != 0 && count < seen.len() {
+            seen[count] = namespace;
+            count += 1;
+        }
         !matches!(mentioned, Ok(false) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EINVAL))
     })
 }

@@ -183,6 +183,18 @@ fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) ->
     enter_table(map.map(), fd, oflag)
 }
 
+/// A new description of a queue that has its name, checked for what its mode allows.
+///
+/// # Errors
+///
+/// ENOENT: the name is gone.
+pub fn open_named(tls: &'static Tls, map: &Pinned, oflag: i32) -> Result<i32> {
+    let place = Place::of(map.place.load(Relaxed))?;
+    let fd = open_fifo(&keyed(place, map.key, b".p")?, oflag)?;
+    queue::poll::reopened(map, tls, fd.0)?;
+    enter_table(map.map(), fd, oflag)
+}
+
 /// A new description of a queue that the caller has open, whether it has its name still or not
 /// (open(2) of `/proc/self/fd/N`). What the queue's mode allows has been checked.
 pub fn reopen(tls: &'static Tls, map: &'static Map, oflag: i32) -> Result<i32> {
@@ -404,15 +416,16 @@ fn create_queue(
 
     // The queue's file: "mode & ~umask & 07777", by the kernel itself. Whoever finds it long after knows by
     // its name what was charged.
-    let file = draft.file.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode & 0o7777)?;
+    let file = draft.file.open(libc::O_RDWR | MADE, mode & 0o7777)?;
     draft.made = true;
+    // As long as this is held it is not abandoned.
+    super::member::lock(&file, libc::LOCK_EX)?;
     let st = file.stat()?;
     file.truncate(FILENT_SIZE)?;
     if st.st_mode & 0o6000 != 0 {
         // Which a change of size has taken away, where the caller has no privilege.
         file.chmod(st.st_mode & 0o7777)?;
     }
-    drop(file);
 
     let path_of_key = hidden(place, st.st_ino, b".k")?;
     write_key(&path_of_key, draft.key, st.st_mode)?;
@@ -432,6 +445,8 @@ fn create_queue(
         return Err(errno);
     }
     draft.kept = true;
+    // A lock of ours on the file would be seen by programs that lock it.
+    drop(file);
     let map = maps::keep(tls, map)?;
     if oflag & libc::O_DIRECT != 0 {
         // The kernel makes the queue, then finds that it cannot do direct I/O on it.
@@ -484,6 +499,8 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     let mut draft = Draft::new(place, Key::new(), st.st_uid, msgqueue_cost(maxmsg, msgsize))?;
     write_key(&draft.file, draft.key, st.st_mode)?;
     draft.made = true;
+    let held = draft.file.open(libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+    super::member::lock(&held, libc::LOCK_EX)?;
     let (map, fd) = draft.build(st, Layout::new(maxmsg, msgsize), name, st.st_uid, libc::O_RDWR)?;
     // Whatever has been written to it.
     map.header().size.store(FILENT_SIZE + 1, Relaxed);
@@ -492,6 +509,7 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
         return Err(if errno == Errno::EEXIST { Errno::ENOENT } else { errno });
     }
     draft.kept = true;
+    drop(held);
     drop(fd);
     maps::keep(tls, map)
 }
@@ -861,6 +879,11 @@ pub fn end(place: &Place) {
     });
     collect(tls, place);
     // What those have left who were killed while they made a queue.
+    each(place, b"/q", |name| {
+        if name.first() == Some(&b't') {
+            abandoned(place, name, true);
+        }
+    });
     each(place, b"/q/x", |name| {
         let beside = |kind: &[u8]| Path::new(&[place.dir(), b"/q/x/", &name[..name.len().min(32)], kind]);
         let held = [&b".d"[..], b".p"].iter().any(|kind| beside(kind).is_ok_and(|fifo| is_open(&fifo)));
@@ -880,7 +903,7 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
     // What an unlinker that was killed has left half done, or a maker.
     each(place, b"/q", |name| {
         if name.first() == Some(&b't') {
-            removed += usize::from(abandoned(place, name));
+            removed += usize::from(abandoned(place, name, false));
         }
         if place.was_mounted()
             && let Some(ino) = name.strip_suffix(b".k").and_then(hex)
@@ -987,10 +1010,10 @@ pub fn any_open_for_change(place: &Place) -> bool {
     })
 }
 
-/// Takes a queue away whose maker was killed before it had its name. Whether it was one.
-fn abandoned(place: &Place, name: &[u8]) -> bool {
-    /// Seconds; making a queue takes well under a millisecond. A maker that was stopped for so long begins
-    /// anew.
+/// Takes a queue away whose maker was killed before it had its name: nobody holds its file. (A maker who finds his
+/// file taken away has not come far, and begins anew.) `nobody`: nobody can be making one. Whether it was one.
+fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
+    /// Seconds, for files whose mode forbids to ask; making a queue takes well under a millisecond.
     const OLD: i64 = 10;
     let mut parts = name.split(|&b| b == b'.');
     let (Some(key), Some(uid), Some(cost)) =
@@ -1000,10 +1023,16 @@ fn abandoned(place: &Place, name: &[u8]) -> bool {
     };
     let Ok(path) = Path::new(&[place.dir(), b"/q/", name]) else { return false };
     let Ok(st) = path.stat() else { return false };
-    if queue::coarse_seconds() as i64 - st.st_ctime < OLD || path.unlink().is_err() {
+    let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let is_left = nobody
+        || match &file {
+            Ok(file) => super::member::lock(file, libc::LOCK_EX).is_ok(),
+            Err(_) => queue::coarse_seconds() as i64 - st.st_ctime >= OLD,
+        };
+    if !is_left || path.unlink().is_err() {
         return false;
     }
-    if st.st_nlink > 1 {
+    if file.and_then(|file| file.stat()).map_or(st.st_nlink > 1, |now| now.st_nlink > 0) {
         // It had got its name.
         return false;
     }

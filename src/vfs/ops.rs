@@ -135,15 +135,17 @@ fn open_existing(tls: &'static Tls, target: &Target, flags: i32) -> Result<Optio
     // The lowest number is the queue's.
     let pin = through::pin(&file, target, is_for_writing(flags));
     drop(file);
-    let fd = match queues::reopen(tls, map.map(), kept(flags)) {
-        Ok(fd) => fd,
+    match queues::open_named(tls, &map, kept(flags)) {
+        Ok(fd) => {
+            through::enter(fd, pin);
+            Ok(Some(fd))
+        }
         Err(errno) => {
             through::unpin(pin);
-            return Err(errno);
+            // Unlinked meanwhile.
+            if errno == Errno::ENOENT { Ok(None) } else { Err(errno) }
         }
-    };
-    through::enter(fd, pin);
-    Ok(Some(fd))
+    }
 }
 
 /// A file of a superblock that was opened by calls without a hook, or by a program without the library, becomes
