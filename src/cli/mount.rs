@@ -323,7 +323,7 @@ impl<'a> Place<'a> {
     }
 
     fn is_current_directory(&self) -> bool {
-        matches!((std::env::current_dir(), fs::canonicalize(self.dir)), (Ok(here), Ok(point)) if here.starts_with(point))
+        matches!((std::env::current_dir(), fs::canonicalize(self.dir)), (Ok(here), Ok(point)) if here.starts_with(&point))
     }
 
     /// Whether a path is that of a queue's file which is seen here by a virtual mount.

@@ -43,6 +43,9 @@ impl Key {
     }
 }
 
+/// Bytes of a key in its file.
+const KEY_SIZE: u64 = 16;
+
 /// Path of the segment (`.s`) or FIFO (`.p`, or `.d` once the name is gone) of a key.
 pub fn keyed(place: &Place, key: Key, kind: &[u8]) -> Result<Path> {
     let mut path = Path::new(&[place.dir(), b"/q/x/"])?;
@@ -124,7 +127,7 @@ pub fn open(
     // O_PATH asks for no permission: enough where the call fails if the queue exists.
     let probe = exclusive || access == libc::O_ACCMODE;
     let look = if probe { libc::O_PATH } else { access | libc::O_NONBLOCK | libc::O_NOCTTY } | libc::O_NOFOLLOW;
-    let mut again = false;
+    let mut again = 0;
     // A name that is being replaced while we look leads here again; each turn somebody else has
     // made progress.
     loop {
@@ -159,7 +162,7 @@ pub fn open(
             Err(Errno::ENOENT) if create => match create_queue(tls, place, name, &path, oflag, mode, attr) {
                 Err(Errno::EEXIST) if !exclusive => continue,
                 // The draft was taken for abandoned.
-                Err(Errno::ENOENT) if !again => again = true,
+                Err(Errno::ENOENT) if again < PATIENCE => again += 1,
                 other => return other,
             },
             Err(Errno::EACCES) if access != libc::O_RDONLY && !probe && place.is_read_only() => {
@@ -284,22 +287,45 @@ struct Draft {
     file: Path,
     key: Key,
     rest: [Option<Path>; 3],
-    charged: Option<(u32, u64)>,
+    uid: u32,
+    cost: u64,
     place: &'static Place,
     made: bool,
+    charged: bool,
     kept: bool,
 }
 
+/// The lock on a draft's file, held by a mapping, which takes no descriptor.
+struct Hold(usize);
+
+impl Hold {
+    /// EAGAIN: somebody takes it for abandoned.
+    fn new(file: &Fd) -> Result<Hold> {
+        super::member::lock(file, libc::LOCK_EX).map_err(|_| Errno::ENOENT)?;
+        // SAFETY: a new mapping without access.
+        unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_NONE, libc::MAP_SHARED, file.0, 0) }.map(Hold)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, which nobody looks into.
+        let _ = unsafe { syscall!(SYS_munmap, self.0, 4096) };
+    }
+}
+
 impl Draft {
-    /// Before anything is made; `cost` bytes have been charged to `uid`.
+    /// Before anything is made; `cost` bytes will be charged to `uid`.
     fn new(place: &'static Place, key: Key, uid: u32, cost: u64) -> Result<Draft> {
         let mut draft = Draft {
             file: Path::empty(),
             key,
             rest: [None; 3],
-            charged: Some((uid, cost)),
+            uid,
+            cost,
             place,
             made: false,
+            charged: false,
             kept: false,
         };
         draft.file = draft_path(place, key, uid, cost)?;
@@ -360,12 +386,12 @@ impl Drop for Draft {
             return;
         }
         // Taken for abandoned, it has been taken off the accounts.
-        let charged = self.charged.filter(|_| self.file.unlink().is_ok() || !self.made);
+        let removed = self.made && self.file.unlink().is_ok();
         for path in self.rest.iter().flatten() {
             let _ = path.unlink();
         }
-        if let Some((uid, bytes)) = charged {
-            self.place.accounts().discharge(uid, bytes);
+        if self.charged && removed {
+            self.place.accounts().discharge(self.uid, self.cost);
             count_down(self.place);
         }
     }
@@ -383,8 +409,18 @@ fn count_down(place: &Place) {
 /// As [`open`]; EEXIST: the name is not free any more.
 pub fn create(tls: &'static Tls, place: &'static Place, name: &[u8], oflag: i32, mode: u32) -> Result<i32> {
     check_name(name)?;
-    create_queue(tls, place, name, &visible(place, name)?, oflag, mode, None)
+    let path = visible(place, name)?;
+    let mut again = 0;
+    loop {
+        match create_queue(tls, place, name, &path, oflag, mode, None) {
+            Err(Errno::ENOENT) if again < PATIENCE => again += 1,
+            other => return other,
+        }
+    }
 }
+
+/// How often a maker begins anew whose draft was taken for abandoned before it was held.
+const PATIENCE: u32 = 20;
 
 /// Creates a queue under a name that was free a moment ago. EEXIST: it isn't any more.
 fn create_queue(
@@ -411,21 +447,29 @@ fn create_queue(
     super::life::glance(tls, place);
     may_create(place)?;
     let uid = real_uid();
-    let (maxmsg, msgsize) = admit(tls, place, uid, attr)?;
-    let mut draft = Draft::new(place, Key::new(), uid, msgqueue_cost(maxmsg, msgsize))?;
+    let (maxmsg, msgsize) = check_limits(tls, place, attr)?;
+    let cost = msgqueue_cost(maxmsg, msgsize);
+    let mut draft = Draft::new(place, Key::new(), uid, cost)?;
 
-    // The queue's file: "mode & ~umask & 07777", by the kernel itself. Whoever finds it long after knows by
-    // its name what was charged.
+    // The queue's file: "mode & ~umask & 07777", by the kernel itself. Whoever finds it later knows by its name and
+    // size what was charged.
     let file = draft.file.open(libc::O_RDWR | MADE, mode & 0o7777)?;
     draft.made = true;
     // As long as this is held it is not abandoned.
-    super::member::lock(&file, libc::LOCK_EX)?;
+    let held = Hold::new(&file)?;
     let st = file.stat()?;
+    if st.st_nlink == 0 {
+        // It was taken for abandoned.
+        return Err(Errno::ENOENT);
+    }
+    admit(tls, place, uid, cost)?;
+    draft.charged = true;
     file.truncate(FILENT_SIZE)?;
     if st.st_mode & 0o6000 != 0 {
         // Which a change of size has taken away, where the caller has no privilege.
         file.chmod(st.st_mode & 0o7777)?;
     }
+    drop(file);
 
     let path_of_key = hidden(place, st.st_ino, b".k")?;
     write_key(&path_of_key, draft.key, st.st_mode)?;
@@ -445,8 +489,7 @@ fn create_queue(
         return Err(errno);
     }
     draft.kept = true;
-    // A lock of ours on the file would be seen by programs that lock it.
-    drop(file);
+    drop(held);
     let map = maps::keep(tls, map)?;
     if oflag & libc::O_DIRECT != 0 {
         // The kernel makes the queue, then finds that it cannot do direct I/O on it.
@@ -495,12 +538,22 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     if place.is_dead() {
         return Err(Errno::EACCES);
     }
-    let (maxmsg, msgsize) = admit(tls, place, st.st_uid, None)?;
-    let mut draft = Draft::new(place, Key::new(), st.st_uid, msgqueue_cost(maxmsg, msgsize))?;
-    write_key(&draft.file, draft.key, st.st_mode)?;
+    let (maxmsg, msgsize) = check_limits(tls, place, None)?;
+    let cost = msgqueue_cost(maxmsg, msgsize);
+    let mut draft = Draft::new(place, Key::new(), st.st_uid, cost)?;
+    let file = draft.file.open(libc::O_RDWR | MADE, 0o600)?;
     draft.made = true;
-    let held = draft.file.open(libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
-    super::member::lock(&held, libc::LOCK_EX)?;
+    let held = Hold::new(&file)?;
+    if file.stat()?.st_nlink == 0 {
+        return Err(Errno::ENOENT);
+    }
+    // SAFETY: the 16 bytes of the key.
+    unsafe { syscall!(SYS_pwrite64, file.0, draft.key.0.as_ptr(), KEY_SIZE, 0)? };
+    admit(tls, place, st.st_uid, cost)?;
+    draft.charged = true;
+    file.truncate(KEY_SIZE + 1)?;
+    file.chmod(key_mode(st.st_mode))?;
+    drop(file);
     let (map, fd) = draft.build(st, Layout::new(maxmsg, msgsize), name, st.st_uid, libc::O_RDWR)?;
     // Whatever has been written to it.
     map.header().size.store(FILENT_SIZE + 1, Relaxed);
@@ -603,37 +656,44 @@ pub fn in_initial_user_namespace() -> bool {
     want.iter().all(|w| words.next() == Some(w))
 }
 
-/// Checks the limits in the kernel's order and charges a new queue: ENOSPC, then EINVAL, then EMFILE.
-fn admit(tls: &'static Tls, place: &'static Place, uid: u32, attr: Option<&MqAttr>) -> Result<(u32, u32)> {
+/// Checks the limits in the kernel's order, as far as nothing is charged: ENOSPC, then EINVAL. The attributes.
+fn check_limits(tls: &'static Tls, place: &'static Place, attr: Option<&MqAttr>) -> Result<(u32, u32)> {
     let control = place.control();
-    let generous = generous();
     let mut asked = None;
-    let mut exempt = || generous || *asked.get_or_insert_with(may_exceed);
+    let mut exempt = || generous() || *asked.get_or_insert_with(may_exceed);
+    let is_full = || control.queues_count.load(Acquire) >= control.queues_max.load(Relaxed) as u32;
+    if is_full() && !exempt() {
+        // Some may only be waiting to be taken away.
+        collect(tls, place);
+        if is_full() {
+            return Err(too_many(place));
+        }
+    }
+    attributes(control, attr, &mut exempt)
+}
 
+fn too_many(place: &Place) -> Errno {
+    let control = place.control();
+    refused(format_args!(
+        "mq_open: ENOSPC: {} queues exist in this namespace, queues_max is {}",
+        control.queues_count.load(Relaxed),
+        control.queues_max.load(Relaxed)
+    ));
+    Errno::ENOSPC
+}
+
+/// Counts and charges a new queue: ENOSPC (others were faster), EMFILE.
+fn admit(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64) -> Result<()> {
+    let control = place.control();
     let queues_max = control.queues_max.load(Relaxed) as u32;
-    let counted = || control.queues_count.fetch_update(AcqRel, Acquire, |n| (n < queues_max).then_some(n + 1)).is_ok();
-    if !counted() {
-        if exempt() {
-            control.queues_count.fetch_add(1, AcqRel);
-        } else if collect(tls, place) == 0 || !counted() {
-            // Not even some that were only waiting to be taken away.
-            refused(format_args!(
-                "mq_open: ENOSPC: {} queues exist in this namespace, queues_max is {queues_max}",
-                control.queues_count.load(Relaxed)
-            ));
-            return Err(Errno::ENOSPC);
+    let counted = control.queues_count.fetch_update(AcqRel, Acquire, |n| (n < queues_max).then_some(n + 1)).is_ok();
+    if !counted {
+        if !generous() && !may_exceed() {
+            return Err(too_many(place));
         }
+        control.queues_count.fetch_add(1, AcqRel);
     }
-    match attributes(control, attr, &mut exempt).and_then(|(maxmsg, msgsize)| {
-        charge(tls, place, uid, msgqueue_cost(maxmsg, msgsize), generous)?;
-        Ok((maxmsg, msgsize))
-    }) {
-        Ok(admitted) => Ok(admitted),
-        Err(errno) => {
-            count_down(place);
-            Err(errno)
-        }
-    }
+    charge(tls, place, uid, cost, generous()).inspect_err(|_| count_down(place))
 }
 
 /// The attributes of a new queue: the caller's, or the namespace's defaults.
@@ -1040,8 +1100,11 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
         let _ = Path::new(&[place.dir(), b"/q/x/", &key[1..], kind]).and_then(|path| path.unlink());
     }
     let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
-    place.accounts().discharge(uid as u32, cost);
-    count_down(place);
+    // The size that a file gets once it is charged for: a queue's, or a key's and more.
+    if st.st_size as u64 != 0 && st.st_size as u64 != KEY_SIZE {
+        place.accounts().discharge(uid as u32, cost);
+        count_down(place);
+    }
     true
 }
 
