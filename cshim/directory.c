@@ -101,3 +101,15 @@ int cshim_mkstemp(char *template) { return make_temporary(template, 0, 0, 2); }
 int cshim_mkostemp(char *template, int flags) { return make_temporary(template, 0, flags, 2); }
 int cshim_mkstemps(char *template, int suffix) { return make_temporary(template, suffix, 0, 2); }
 int cshim_mkostemps(char *template, int suffix, int flags) { return make_temporary(template, suffix, flags, 2); }
+
+/* mkdtemp(3): no directory is made there. */
+char *cshim_mkdtemp(char *template)
+{
+    size_t length = strlen(template);
+    if (length >= 6 && strcmp(template + length - 6, "XXXXXX") == 0 && mqns_is_target(template)) {
+        int error = mkdir(template, 0700) == 0 ? EEXIST : errno;
+        errno = error == EEXIST ? EPERM : error;
+        return NULL;
+    }
+    return ((char *(*)(char *))mqns_next_directory(3))(template);
+}

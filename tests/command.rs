@@ -1068,7 +1068,7 @@ fn gc_of_root_follows_no_user() {
     }
 }
 
-/// By its age: nobody takes seconds to make a queue.
+/// Whoever makes a queue holds its file meanwhile.
 #[test]
 fn gc_takes_away_what_a_killed_maker_left() {
     let state = StateDir::new();
@@ -1077,12 +1077,13 @@ fn gc_takes_away_what_a_killed_maker_left() {
     let initial = initial.into_iter().find(|p| p.join("control").exists()).expect("the initial namespace");
     let (key, q) = (format!("{:032x}", 7), initial.join("q"));
     let left = [q.join(format!("t{key}.0.1280")), q.join(format!("x/{key}.s")), q.join(format!("x/{key}.p"))];
-    let make = || left.iter().for_each(|path| fs::write(path, "").expect("a file"));
-    make();
+    left.iter().for_each(|path| fs::write(path, "").expect("a file"));
+    let maker = fs::File::open(&left[0]).expect("open");
+    maker.lock().expect("flock");
     let gc = || assert!(alone(&state, &["gc", "-q"]).status.success());
     gc();
-    assert!(left.iter().all(|path| path.exists()), "too soon");
-    std::thread::sleep(std::time::Duration::from_secs(12));
+    assert!(left.iter().all(|path| path.exists()), "it is being made");
+    drop(maker);
     gc();
     assert!(left.iter().all(|path| !path.exists()));
 }

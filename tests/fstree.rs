@@ -39,7 +39,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use harness::{Mode, Run, StateDir};
 
 /// Seeds of every test run.
-const SEEDS: Range<u64> = 0..40;
+const SEEDS: Range<u64> = 0..48;
+/// The same without the right to mount: those of the first hundred in which nothing happens that virtual mounts
+/// cannot do (docs/filesystem.md says what; docs/tests.md how the others end).
+const VIRTUAL_SEEDS: [u64; 30] =
+    [0, 1, 5, 8, 9, 14, 15, 17, 19, 24, 25, 27, 30, 34, 38, 42, 43, 44, 58, 59, 60, 70, 74, 77, 82, 87, 88, 90, 93, 99];
 /// Those of them with which the tester is held against itself.
 const SELF_CHECK: Range<u64> = 0..10;
 /// Operations a seed.
@@ -462,10 +466,13 @@ fn main() {
     });
     let asked = variable("MQNS_DIFF_SEEDS").map(|text| seeds_of(&text));
     let mut trials = Vec::new();
-    for (side, default) in
-        [(Side::Kernel, SELF_CHECK), (Side::KernelVirtual, SELF_CHECK), (Side::Shim, SEEDS), (Side::Virtual, SEEDS)]
-    {
-        for seed in asked.clone().unwrap_or(default) {
+    for side in [Side::Kernel, Side::KernelVirtual, Side::Shim, Side::Virtual] {
+        let default: Vec<u64> = match side {
+            Side::Kernel | Side::KernelVirtual => SELF_CHECK.collect(),
+            Side::Shim => SEEDS.collect(),
+            Side::Virtual => VIRTUAL_SEEDS.to_vec(),
+        };
+        for seed in asked.clone().map_or(default, Range::collect) {
             let settings = Arc::clone(&settings);
             let trial =
                 Trial::test(format!("{}::seed_{seed:05}", side.group()), move || compare(&settings, seed, side));

@@ -25,6 +25,8 @@ jump! {
     scandir => cshim_scandir;
     /// scandir(3) for programs with 64-bit offsets.
     scandir64 => cshim_scandir;
+    /// mkdtemp(3).
+    mkdtemp => cshim_mkdtemp;
     /// mkstemp(3).
     mkstemp => cshim_mkstemp;
     /// mkstemp(3) for programs with 64-bit offsets.
@@ -59,10 +61,10 @@ pub extern "C" fn mqns_any_virtual() -> c_int {
     c_int::from(vfs::any_virtual())
 }
 
-/// The next glob (0), scandir (1) or mkostemps (2).
+/// The next glob (0), scandir (1), mkostemps (2) or mkdtemp (3).
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_next_directory(which: c_int) -> usize {
-    super::find_next([c"glob", c"scandir", c"mkostemps"][which as usize % 3])
+    super::find_next([c"glob", c"scandir", c"mkostemps", c"mkdtemp"][which as usize % 4])
 }
 
 type Path = *const c_char;

@@ -196,6 +196,7 @@ pub const SYMBOLS: &[(&str, &str, &[&str])] = &[
             "lutimes",
             "mkdir",
             "mkdirat",
+            "mkdtemp",
             "mkfifo",
             "mkfifoat",
             "mknod",

@@ -127,7 +127,7 @@ pub fn open(
     // O_PATH asks for no permission: enough where the call fails if the queue exists.
     let probe = exclusive || access == libc::O_ACCMODE;
     let look = if probe { libc::O_PATH } else { access | libc::O_NONBLOCK | libc::O_NOCTTY } | libc::O_NOFOLLOW;
-    let mut again = 0;
+    let (mut again, mut furnished) = (0, 0);
     // A name that is being replaced while we look leads here again; each turn somebody else has
     // made progress.
     loop {
@@ -151,8 +151,10 @@ pub fn open(
                     return Err(Errno::EINVAL);
                 }
                 match open_queue(tls, place, st.st_ino, oflag) {
+                    // Its file was made, or damaged, by somebody who knows nothing of queues.
                     Err(Errno::ENOENT) if place.was_mounted() => match furnish(tls, place, name, &st) {
-                        Err(Errno::ENOENT) | Ok(_) => continue,
+                        Err(Errno::ENOENT) | Ok(_) if furnished < 1000 => furnished += 1,
+                        Err(Errno::ENOENT) | Ok(_) => return Err(Errno::EIO),
                         Err(errno) => return Err(errno),
                     },
                     Err(Errno::ENOENT) => continue,

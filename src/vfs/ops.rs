@@ -52,7 +52,8 @@ pub fn open(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result
         return Err(Errno(libc::EISDIR));
     }
     let exclusive = create && flags & libc::O_EXCL != 0;
-    loop {
+    // Of a file that never becomes a queue nothing is known but that somebody has damaged it.
+    for _ in 0..1000 {
         let exists = match target.stat() {
             Ok(_) => true,
             Err(Errno::ENOENT) if create => false,
@@ -73,6 +74,7 @@ pub fn open(tls: &'static Tls, target: &Target, flags: i32, mode: u32) -> Result
             Err(errno) => return Err(errno),
         }
     }
+    Err(Errno::EIO)
 }
 
 fn kernel_open(target: &Target, flags: i32) -> Result<Fd> {
