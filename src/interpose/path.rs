@@ -150,10 +150,28 @@ hooks! {
     fn utimes(path: Path, times: *const libc::timeval) { AT, path, true => |t| set_times(&t, || of_timeval(times)) }
     /// lutimes(3).
     fn lutimes(path: Path, times: *const libc::timeval) { AT, path, false => |t| set_times(&t, || of_timeval(times)) }
-    /// euidaccess(3).
-    fn euidaccess(path: Path, mode: c_int) { AT, path, true => |t| ops::access(&t, mode, libc::AT_EACCESS) }
-    /// eaccess(3).
-    fn eaccess(path: Path, mode: c_int) { AT, path, true => |t| ops::access(&t, mode, libc::AT_EACCESS) }
+}
+
+/// euidaccess(3).
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn euidaccess(path: Path, mode: c_int) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { super::file::faccessat(AT, path, mode, libc::AT_EACCESS) }
+}
+
+/// eaccess(3): see [`euidaccess`].
+///
+/// # Safety
+///
+/// The C prototype's.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn eaccess(path: Path, mode: c_int) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe { euidaccess(path, mode) }
 }
 
 fn remove_at(t: &Target, flags: c_int) -> Result<usize> {
