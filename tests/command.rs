@@ -1088,6 +1088,36 @@ fn gc_takes_away_what_a_killed_maker_left() {
     assert!(left.iter().all(|path| !path.exists()));
 }
 
+/// Who has write access to the register could else have root's programs led through his own links.
+#[test]
+fn superblocks_that_other_users_have_registered_do_not_count() {
+    // SAFETY: no arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    use std::os::unix::fs::{FileExt, MetadataExt, lchown, symlink};
+    let state = StateDir::new();
+    assert!(alone(&state, &["gc", "-q"]).status.success());
+    let initial = fs::read_dir(state.path()).expect("list").flatten().map(|e| e.path());
+    let initial = initial.into_iter().find(|p| p.join("control").exists()).expect("the initial namespace");
+    let superblock = initial.join("sb");
+    let accounts = fs::File::options().write(true).open(state.path().join("accounts")).expect("accounts");
+    // The count of mounts.
+    accounts.write_all_at(&1u64.to_ne_bytes(), 16).expect("write");
+    let register = state.path().join("m");
+    fs::create_dir(&register).expect("m");
+    let link = register.join(format!("{:x}", superblock.metadata().expect("sb").ino()));
+    symlink(&initial, &link).expect("a link");
+    let mkdir = |name: &str| {
+        let run = harness::Run::new(harness::Mode::Shim, "mkdir").arg(superblock.join(name)).dir(&state);
+        run.run().status.success()
+    };
+    assert!(!mkdir("a"), "root's own: there are queues only");
+    lchown(&link, Some(12345), Some(12345)).expect("lchown");
+    assert!(mkdir("a"), "another user's: any directory");
+}
+
 /// It does not take itself for the second image where the library isn't there.
 #[test]
 fn library_that_is_not_preloaded() {

@@ -484,11 +484,13 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
         each_entry(&open, |name| {
             let dir = Path::new(&[own.as_bytes(), b"/", name]).ok().filter(|_| of_task::id_of_name(name).is_some());
             if let Some(place) = dir.and_then(|dir| place(tls, dir.as_bytes()).ok()) {
+                queues::collect_orphans(tls, place.place());
                 queues::collect(tls, place.place());
             }
         });
         None
     });
+    queues::collect_orphans(tls, initial);
     queues::collect(tls, initial);
     Ok(dead)
 }

@@ -442,8 +442,7 @@ fn create_queue(
         return Err(Errno::EACCES);
     }
     let mounted = place.was_mounted();
-    // What others have removed, who know nothing of queues, is looked for now and then.
-    if place.control().nameless.load(Relaxed) != 0 || mounted && random().is_multiple_of(32) {
+    if place.control().nameless.load(Relaxed) != 0 {
         collect(tls, place);
     }
     super::life::glance(tls, place);
@@ -666,6 +665,7 @@ fn check_limits(tls: &'static Tls, place: &'static Place, attr: Option<&MqAttr>)
     let is_full = || control.queues_count.load(Acquire) >= control.queues_max.load(Relaxed) as u32;
     if is_full() && !exempt() {
         // Some may only be waiting to be taken away.
+        collect_orphans(tls, place);
         collect(tls, place);
         if is_full() {
             return Err(too_many(place));
@@ -733,6 +733,7 @@ fn charge(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64, generou
         return Ok(());
     }
     // The account may include queues of processes that were killed.
+    collect_orphans(tls, place);
     collect(tls, place);
     let result = place.accounts().charge(uid, cost, limit, &mut used);
     if result.is_err() {
@@ -967,11 +968,6 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         if name.first() == Some(&b't') {
             removed += usize::from(abandoned(place, name, false));
         }
-        if place.was_mounted()
-            && let Some(ino) = name.strip_suffix(b".k").and_then(hex)
-        {
-            removed += usize::from(orphaned(tls, place, ino));
-        }
         let Some(ino) = name.strip_suffix(b".x").and_then(hex) else { return };
         if has_two_names(place, ino) {
             return;
@@ -1022,6 +1018,20 @@ fn has_two_names(place: &Place, ino: u64) -> bool {
     }
 }
 
+/// Takes away what programs without the library have left that removed queues' files where the superblock is
+/// mounted: a look at each queue, so that it is for those who are short of room, and for `mqns gc`.
+#[cold]
+#[inline(never)]
+pub fn collect_orphans(tls: &'static Tls, place: &'static Place) {
+    if place.was_mounted() {
+        each(place, b"/q", |name| {
+            if let Some(ino) = name.strip_suffix(b".k").and_then(hex) {
+                orphaned(tls, place, ino);
+            }
+        });
+    }
+}
+
 /// Takes a queue's segment and FIFO away whose file was removed by somebody who knows nothing of them,
 /// unless it is open. Whether it was one.
 fn orphaned(tls: &'static Tls, place: &'static Place, ino: u64) -> bool {
@@ -1038,6 +1048,12 @@ fn orphaned(tls: &'static Tls, place: &'static Place, ino: u64) -> bool {
         || exists(visible(place, &name[..len]))
         || exists(hidden(place, ino, b".x"))
     {
+        return false;
+    }
+    // Or it has another name by now.
+    let mut renamed = false;
+    each(place, b"/sb", |name| renamed |= exists(visible(place, name)));
+    if renamed {
         return false;
     }
     let _ = nameless(place, &map);

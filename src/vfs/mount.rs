@@ -42,7 +42,8 @@ fn register() -> Result<Path> {
     Path::new(&[ns::known_root().ok_or(Errno::ENOENT)?.as_bytes(), b"/m"])
 }
 
-/// The namespace directory whose superblock has that inode, if it has ever been mounted: to be checked.
+/// The namespace directory whose superblock has that inode, if it has ever been mounted: to be checked. Only by
+/// root or the caller's own user: what lies in another user's directory may lead anywhere.
 ///
 /// # Errors
 ///
@@ -51,7 +52,14 @@ pub fn registered(ino: u64) -> Result<Path> {
     let mut link = register()?;
     link.push(b"/")?;
     link.push_hex(ino)?;
-    link.read_link_at(libc::AT_FDCWD)
+    if is_trusted(link.stat()?.st_uid) { link.read_link_at(libc::AT_FDCWD) } else { Err(Errno::ENOENT) }
+}
+
+/// Whether the word of a user is taken.
+pub fn is_trusted(uid: u32) -> bool {
+    // In a user namespace root of the machine is nobody, as others are; who is there has no rights beyond it.
+    const OVERFLOW: u32 = 65534;
+    uid == 0 || uid == ns::euid() || uid == OVERFLOW && !ns::queues::in_initial_user_namespace()
 }
 
 /// Enters a superblock into the register, before it can be seen mounted.
@@ -69,8 +77,10 @@ pub fn enter(place: &Place) -> Result<()> {
     link.push_hex(ino)?;
     let dir = Path::new(&[place.dir()])?;
     match link.make_link(&dir) {
-        Err(Errno::EEXIST) if link.read_link_at(libc::AT_FDCWD)?.as_bytes() != dir.as_bytes() => {
-            // Of one that has gone, whose inode this has now.
+        Err(Errno::EEXIST)
+            if link.read_link_at(libc::AT_FDCWD)?.as_bytes() != dir.as_bytes() || !is_trusted(link.stat()?.st_uid) =>
+        {
+            // Of one that has gone, whose inode this has now; or another user's, whose word nobody takes.
             link.unlink()?;
             link.make_link(&dir)?;
         }
