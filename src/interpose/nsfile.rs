@@ -161,7 +161,7 @@ pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: 
         // The link itself.
         return BYPASS;
     }
-    if result >= 0 && crate::vfs::any() {
+    if result >= 0 && crate::vfs::any_known() {
         // SAFETY: the caller's contract.
         let name = unsafe { CStr::from_ptr(path) }.to_bytes();
         if crate::vfs::table::is_candidate(name) {

@@ -342,7 +342,7 @@ pub unsafe fn change_root(at: c_int, path: Path, follow: bool, change: Change) -
 ///
 /// `path` is a user pointer.
 pub unsafe fn access_root(at: c_int, path: Path, follow: bool, mode: c_int, flags: c_int) -> Option<Result<usize>> {
-    if !vfs::any() {
+    if !vfs::any_known() {
         return None;
     }
     if mode & libc::W_OK != 0
@@ -1056,7 +1056,7 @@ pub unsafe extern "C" fn mqns_vfs_open(at: c_int, path: Path, flags: c_int, mode
 ///
 /// `path` is NUL-terminated, as the kernel has found.
 pub unsafe fn status(at: c_int, path: Path, follow: bool, st: &mut libc::stat) {
-    if !vfs::any() || !vfs::is_device(st.st_dev) {
+    if !vfs::any_known() || !vfs::is_device(st.st_dev) {
         return;
     }
     match st.st_mode & libc::S_IFMT {
@@ -1083,6 +1083,9 @@ pub unsafe fn status(at: c_int, path: Path, follow: bool, st: &mut libc::stat) {
 
 /// The same after fstat(2).
 pub fn status_of_descriptor(fd: c_int, st: &mut libc::stat) {
+    if !vfs::any() {
+        return;
+    }
     // SAFETY: NUL-terminated.
     unsafe { status(fd, c"".as_ptr(), true, st) }
 }
@@ -1107,7 +1110,7 @@ fn dress(t: &Target, st: &mut libc::stat) {
 /// `path` is NUL-terminated or, with AT_EMPTY_PATH, null.
 pub unsafe fn extended_status(at: c_int, path: Path, follow: bool, x: &mut libc::statx) {
     let dev = libc::makedev(x.stx_dev_major, x.stx_dev_minor);
-    if !vfs::any() || !vfs::is_device(dev) {
+    if !vfs::any_known() || !vfs::is_device(dev) {
         return;
     }
     // SAFETY: plain integers; zero is valid for all of them.

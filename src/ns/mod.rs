@@ -444,20 +444,100 @@ pub fn root() -> Result<Path> {
     own_root(own, uid)
 }
 
+/// Where the root directory may lie, as the first call has found out: `$MQNS_DIR`, or root's directory and the
+/// user's own. NUL-terminated; and the directory that those are in.
+struct Candidates {
+    /// 0 not known, 1 being found out, 2 known.
+    state: AtomicU32,
+    roots: core::cell::UnsafeCell<[[u8; PATH]; 2]>,
+    above: core::cell::UnsafeCell<[u8; PATH]>,
+    /// How the directory above looked when there was none of them; 0: nothing is known.
+    missing: AtomicU64,
+}
+// SAFETY: the paths are written by whoever has taken `state` from 0 to 1, and read from 2 on.
+unsafe impl Sync for Candidates {}
+static CANDIDATES: Candidates = Candidates {
+    state: AtomicU32::new(0),
+    roots: core::cell::UnsafeCell::new([[0; PATH]; 2]),
+    above: core::cell::UnsafeCell::new([0; PATH]),
+    missing: AtomicU64::new(0),
+};
+
+/// Whether the file with the counts of mounts exists. As long as nothing changes in the directory where the root
+/// would be made, that is one system call: looking for a name that is not there is dear on tmpfs.
+pub fn has_counters() -> bool {
+    if CANDIDATES.state.load(Ordering::Acquire) != 2 && !find_candidates() {
+        return true;
+    }
+    // SAFETY: complete.
+    let (roots, above) = unsafe { (&*CANDIDATES.roots.get(), &*CANDIDATES.above.get()) };
+    let Ok(st) = crate::sys::path::stat_path(libc::AT_FDCWD, above.as_ptr().cast(), 0) else { return false };
+    let look = [st.st_mtime as u64, st.st_mtime_nsec as u64, st.st_size as u64, st.st_nlink, st.st_ino];
+    let look =
+        look.iter().fold(st.st_dev, |h, &word| (h ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)) | 1;
+    if CANDIDATES.missing.load(Ordering::Acquire) == look {
+        return false;
+    }
+    let exists = |path: *const u8| {
+        // SAFETY: NUL-terminated.
+        unsafe { syscall!(SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) }.is_ok()
+    };
+    let mut any_root = false;
+    for root in roots.iter().filter(|root| root[0] != 0 && exists(root.as_ptr())) {
+        any_root = true;
+        let len = root.iter().position(|&b| b == 0).unwrap_or(PATH);
+        if Path::new(&[&root[..len], b"/accounts"]).is_ok_and(|path| exists(path.as_ptr().cast())) {
+            return true;
+        }
+    }
+    if !any_root {
+        CANDIDATES.missing.store(look, Ordering::Release);
+    }
+    false
+}
+
+/// Whether they are known now.
+#[cold]
+fn find_candidates() -> bool {
+    if CANDIDATES.state.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return CANDIDATES.state.load(Ordering::Acquire) == 2;
+    }
+    let mut own = [0u8; 20];
+    // SAFETY: no pointers.
+    let uid = unsafe { crate::syscall!(SYS_getuid) }.unwrap_or(0);
+    let digits = crate::sys::write_decimal(&mut own, uid as u64);
+    let asked = environment(c"MQNS_DIR").filter(|dir| !dir.is_empty());
+    let asked = asked.map(|dir| &dir[..dir.iter().rposition(|&b| b != b'/').map_or(1, |at| at + 1)]);
+    let roots: [[&[u8]; 2]; 2] = match asked {
+        Some(dir) => [[dir, b""], [b"", b""]],
+        None => [[b"/dev/shm/mqns", b""], [b"/dev/shm/mqns-", &own[..digits]]],
+    };
+    let above = &roots[0][0][..roots[0][0].iter().rposition(|&b| b == b'/').unwrap_or(0).max(1)];
+    // SAFETY: nobody else is here, see `state`.
+    let (to, to_above) = unsafe { (&mut *CANDIDATES.roots.get(), &mut *CANDIDATES.above.get()) };
+    let put = |to: &mut [u8; PATH], parts: &[&[u8]]| {
+        if let Ok(path) = Path::new(parts)
+            && path.as_bytes().len() < PATH
+        {
+            to[..path.as_bytes().len()].copy_from_slice(path.as_bytes());
+        }
+    };
+    for (to, parts) in to.iter_mut().zip(&roots) {
+        put(to, parts);
+    }
+    put(to_above, &[above]);
+    CANDIDATES.state.store(2, Ordering::Release);
+    true
+}
+
 /// The counts of mounts under the root directory ([`Accounts::map_mounts`]), and the device on which that
-/// lies; both are made if need be.
+/// lies.
 ///
 /// # Errors
 ///
-/// Those of making them.
+/// ENOENT: there is none yet; those of mapping it.
 pub fn counters() -> Result<(*const AtomicU64, u64)> {
-    if let Some(root) = known_root()
-        && let Ok(found) = Accounts::map_mounts(&Path::new(&[root.as_bytes(), b"/accounts"])?)
-    {
-        return Ok(found);
-    }
-    let root = root()?;
-    make_accounts(&root, is_for_everybody(&root)?)?;
+    let root = known_root().ok_or(Errno::ENOENT)?;
     Accounts::map_mounts(&Path::new(&[root.as_bytes(), b"/accounts"])?)
 }
 

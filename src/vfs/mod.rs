@@ -43,6 +43,12 @@ pub fn any() -> bool {
     }
 }
 
+/// The same without asking the kernel, for those who have just asked.
+#[inline(always)]
+pub fn any_known() -> bool {
+    MOUNTS.load(Ordering::Relaxed) != 0 && any() || virtuals::by_environment()
+}
+
 /// Whether there are virtual mounts: then a path may lead into a superblock though the kernel knows nothing of it.
 #[inline(always)]
 pub fn any_virtual() -> bool {
@@ -62,23 +68,18 @@ fn any_in_table() -> bool {
 }
 const _: () = assert!(core::mem::offset_of!(Accounts, virtuals) == core::mem::offset_of!(Accounts, mounts) + 8);
 
-/// Stands for the counters where there can be none.
-static NONE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-
-/// Looks for the counters, and makes their file if need be: another process may make the first mount at any time,
-/// and this one has to notice without asking the kernel again and again.
+/// Looks for the counters. While there is no root directory, which a program without queues does not make, that is
+/// one question to the kernel a call: another process may make the first mount at any time.
 #[cold]
 #[inline(never)]
 fn find() -> bool {
-    let (mounts, device) = ns::counters().unwrap_or((NONE.as_ptr().cast(), 0));
+    if !ns::has_counters() {
+        return virtuals::by_environment();
+    }
+    let Ok((mounts, device)) = ns::counters() else { return virtuals::by_environment() };
     DEVICE.store(device, Ordering::Release);
     let _ = MOUNTS.compare_exchange(0, mounts as usize, Ordering::AcqRel, Ordering::Acquire);
     any()
-}
-
-/// A superblock has been mounted: should there have been no root directory before, there is one now.
-fn look_again() {
-    let _ = MOUNTS.compare_exchange(NONE.as_ptr() as usize, 0, Ordering::AcqRel, Ordering::Acquire);
 }
 
 /// Whether a file of that device can be of a superblock.

@@ -89,7 +89,6 @@ pub fn enter(place: &Place) -> Result<()> {
     }
     place.accounts().mounts.fetch_add(1, Ordering::AcqRel);
     place.control().state.fetch_or(MOUNTED, Ordering::AcqRel);
-    super::look_again();
     Ok(())
 }
 
