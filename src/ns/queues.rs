@@ -22,7 +22,7 @@ use crate::log::refused;
 use crate::maps::{self, Pinned};
 use crate::queue;
 use crate::shm::Map;
-use crate::shm::layout::{F_DEAD, F_UNCHARGED, F_UNLINKED, Layout};
+use crate::shm::layout::{F_DEAD, F_UNLINKED, Layout};
 use crate::sys::path::{Fd, Path};
 use crate::sys::tls::Tls;
 use crate::syscall;
@@ -387,16 +387,14 @@ impl Drop for Draft {
         if self.kept {
             return;
         }
-        // Nobody else does, as long as the file is held.
-        if self.charged {
-            self.place.accounts().discharge(self.uid, self.cost);
-            count_down(self.place);
-        }
-        if self.made {
-            let _ = self.file.unlink();
-        }
+        // Taken for abandoned, it has been taken off the accounts.
+        let removed = self.made && self.file.unlink().is_ok();
         for path in self.rest.iter().flatten() {
             let _ = path.unlink();
+        }
+        if self.charged && removed {
+            self.place.accounts().discharge(self.uid, self.cost);
+            count_down(self.place);
         }
     }
 }
@@ -846,22 +844,11 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
     Ok(())
 }
 
-/// Takes back what is charged, if nobody has yet: who sets the flag in the queue's header does, before the system
-/// call that takes the link away, at whose end a kill would take effect. Without the queue the link decides.
-fn uncharge(place: &Place, map: Option<&Map>, link: &Path, uid: u32, cost: u64) {
-    let discharge = || {
+/// Takes back what is charged, if nobody has yet.
+fn uncharge(place: &Place, link: &Path, uid: u32, cost: u64) {
+    if link.unlink().is_ok() {
         place.accounts().discharge(uid, cost);
         count_down(place);
-    };
-    if let Some(map) = map
-        && map.header().flags.fetch_or(F_UNCHARGED, AcqRel) & F_UNCHARGED == 0
-    {
-        discharge();
-    }
-    if link.unlink().is_ok() {
-        if map.is_none() {
-            discharge();
-        }
         let _ = place.control().nameless.fetch_update(AcqRel, Acquire, |n| Some(n.saturating_sub(1)));
     }
 }
@@ -910,7 +897,7 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     let h = map.header();
     h.flags.fetch_or(F_DEAD, AcqRel);
     if let Ok(link) = charge_link(place, map) {
-        uncharge(place, Some(map), &link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
+        uncharge(place, &link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
     }
     queue::notify::bell::remove(map);
     // Of another user the files stay for its owner's `collect`; the memory goes now, but for the
@@ -950,8 +937,6 @@ fn key_of_name(name: &[u8]) -> Option<Key> {
 pub fn end(place: &Place) {
     let tls = super::member::tls();
     let Ok(place) = Place::of(place.index()) else { return };
-    // Though it be read-only.
-    place.control().state.fetch_and(!super::control::READ_ONLY, AcqRel);
     each(place, b"/sb", |name| {
         let _ = unlink(tls, place, name);
     });
@@ -1010,11 +995,7 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
             left += 1;
             return;
         }
-        let map = map_queue(tls, place, ino).ok();
-        uncharge(place, map.as_deref(), &link, uid as u32, cost);
-        if let Some(map) = map {
-            maps::tidy(tls, map);
-        }
+        uncharge(place, &link, uid as u32, cost);
         removed += 1;
     });
     place.control().nameless.store(left, Relaxed);
@@ -1121,30 +1102,27 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     let Ok(path) = Path::new(&[place.dir(), b"/q/", name]) else { return false };
     let Ok(st) = path.stat() else { return false };
     let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let is_left = match &file {
-        Ok(file) => super::member::lock(file, libc::LOCK_EX).is_ok(),
-        Err(_) => nobody || queue::coarse_seconds() as i64 - st.st_ctime >= OLD,
-    };
-    // Held: it is what it was, and nobody else is at it.
-    let st = file.as_ref().ok().and_then(|file| file.stat().ok()).unwrap_or(st);
-    if !is_left || st.st_nlink == 0 {
+    let is_left = nobody
+        || match &file {
+            Ok(file) => super::member::lock(file, libc::LOCK_EX).is_ok(),
+            Err(_) => queue::coarse_seconds() as i64 - st.st_ctime >= OLD,
+        };
+    if !is_left || path.unlink().is_err() {
         return false;
     }
-    if st.st_nlink > 1 {
+    if file.and_then(|file| file.stat()).map_or(st.st_nlink > 1, |now| now.st_nlink > 0) {
         // It had got its name.
-        let _ = path.unlink();
         return false;
     }
+    for kind in [&b".s"[..], b".p"] {
+        let _ = Path::new(&[place.dir(), b"/q/x/", &key[1..], kind]).and_then(|path| path.unlink());
+    }
+    let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
     // The size that a file gets once it is charged for: a queue's, or a key's and more.
     if st.st_size as u64 != 0 && st.st_size as u64 != KEY_SIZE {
         place.accounts().discharge(uid as u32, cost);
         count_down(place);
     }
-    let _ = path.unlink();
-    for kind in [&b".s"[..], b".p"] {
-        let _ = Path::new(&[place.dir(), b"/q/x/", &key[1..], kind]).and_then(|path| path.unlink());
-    }
-    let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
     true
 }
 
