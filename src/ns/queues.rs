@@ -22,7 +22,7 @@ use crate::log::refused;
 use crate::maps::{self, Pinned};
 use crate::queue;
 use crate::shm::Map;
-use crate::shm::layout::{F_DEAD, F_UNLINKED, Layout};
+use crate::shm::layout::{F_DEAD, F_UNCHARGED, F_UNLINKED, Layout};
 use crate::sys::path::{Fd, Path};
 use crate::sys::tls::Tls;
 use crate::syscall;
@@ -127,7 +127,7 @@ pub fn open(
     // O_PATH asks for no permission: enough where the call fails if the queue exists.
     let probe = exclusive || access == libc::O_ACCMODE;
     let look = if probe { libc::O_PATH } else { access | libc::O_NONBLOCK | libc::O_NOCTTY } | libc::O_NOFOLLOW;
-    let (mut again, mut furnished) = (0, 0);
+    let (mut again, mut gone) = (0, 0);
     // A name that is being replaced while we look leads here again; each turn somebody else has
     // made progress.
     loop {
@@ -151,14 +151,19 @@ pub fn open(
                     return Err(Errno::EINVAL);
                 }
                 match open_queue(tls, place, st.st_ino, oflag) {
-                    // Its file was made, or damaged, by somebody who knows nothing of queues.
-                    Err(Errno::ENOENT) if place.was_mounted() => match furnish(tls, place, name, &st) {
-                        Err(Errno::ENOENT) | Ok(_) if furnished < 1000 => furnished += 1,
-                        Err(Errno::ENOENT) | Ok(_) => return Err(Errno::EIO),
-                        Err(errno) => return Err(errno),
-                    },
-                    Err(Errno::ENOENT) => continue,
+                    Err(Errno::ENOENT) => {}
                     other => return other,
+                }
+                // Gone meanwhile; made by somebody who knows nothing of queues; or damaged.
+                if place.was_mounted()
+                    && let Err(errno) = furnish(tls, place, name, &st)
+                    && errno != Errno::ENOENT
+                {
+                    return Err(errno);
+                }
+                gone += 1;
+                if gone == DAMAGED {
+                    return Err(Errno::EIO);
                 }
             }
             Err(Errno::ENOENT) if create => match create_queue(tls, place, name, &path, oflag, mode, attr) {
@@ -387,14 +392,16 @@ impl Drop for Draft {
         if self.kept {
             return;
         }
-        // Taken for abandoned, it has been taken off the accounts.
-        let removed = self.made && self.file.unlink().is_ok();
-        for path in self.rest.iter().flatten() {
-            let _ = path.unlink();
-        }
-        if self.charged && removed {
+        // Nobody else does, as long as the file is held.
+        if self.charged {
             self.place.accounts().discharge(self.uid, self.cost);
             count_down(self.place);
+        }
+        if self.made {
+            let _ = self.file.unlink();
+        }
+        for path in self.rest.iter().flatten() {
+            let _ = path.unlink();
         }
     }
 }
@@ -420,6 +427,10 @@ pub fn create(tls: &'static Tls, place: &'static Place, name: &[u8], oflag: i32,
         }
     }
 }
+
+/// How often a name may turn out to lead to no queue before it counts as damaged: nobody replaces it so often
+/// while another looks.
+const DAMAGED: u32 = 10_000;
 
 /// How often a maker begins anew whose draft was taken for abandoned before it was held.
 const PATIENCE: u32 = 20;
@@ -732,7 +743,8 @@ fn charge(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64, generou
     if place.accounts().charge(uid, cost, limit, &mut used).is_ok() {
         return Ok(());
     }
-    // The account may include queues of processes that were killed.
+    // The account may include queues of processes that were killed, and of namespaces that ended with them.
+    super::life::look(place.root(), place.accounts(), usize::MAX);
     collect_orphans(tls, place);
     collect(tls, place);
     let result = place.accounts().charge(uid, cost, limit, &mut used);
@@ -824,6 +836,12 @@ fn charge_link(place: &Place, map: &Map) -> Result<Path> {
 
 /// The name of a queue is gone: its FIFO must follow. May be repeated.
 fn nameless(place: &Place, map: &Map) -> Result<()> {
+    if place.was_mounted() {
+        // What a maker has left who was killed as soon as the queue had its name: it would be taken off the accounts
+        // a second time.
+        let cost = msgqueue_cost(map.maxmsg, map.msgsize);
+        let _ = draft_path(place, map.key, map.header().owner_uid.load(Relaxed), cost).and_then(|path| path.unlink());
+    }
     let fifo = keyed(place, map.key, b".d")?;
     let _ = keyed(place, map.key, b".p")?.rename(&fifo, true);
     let link = charge_link(place, map)?;
@@ -844,11 +862,22 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
     Ok(())
 }
 
-/// Takes back what is charged, if nobody has yet.
-fn uncharge(place: &Place, link: &Path, uid: u32, cost: u64) {
-    if link.unlink().is_ok() {
+/// Takes back what is charged, if nobody has yet: who sets the flag in the queue's header does, before the system
+/// call that takes the link away, at whose end a kill would take effect. Without the queue the link decides.
+fn uncharge(place: &Place, map: Option<&Map>, link: &Path, uid: u32, cost: u64) {
+    let discharge = || {
         place.accounts().discharge(uid, cost);
         count_down(place);
+    };
+    if let Some(map) = map
+        && map.header().flags.fetch_or(F_UNCHARGED, AcqRel) & F_UNCHARGED == 0
+    {
+        discharge();
+    }
+    if link.unlink().is_ok() {
+        if map.is_none() {
+            discharge();
+        }
         let _ = place.control().nameless.fetch_update(AcqRel, Acquire, |n| Some(n.saturating_sub(1)));
     }
 }
@@ -897,7 +926,7 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     let h = map.header();
     h.flags.fetch_or(F_DEAD, AcqRel);
     if let Ok(link) = charge_link(place, map) {
-        uncharge(place, &link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
+        uncharge(place, Some(map), &link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
     }
     queue::notify::bell::remove(map);
     // Of another user the files stay for its owner's `collect`; the memory goes now, but for the
@@ -937,16 +966,20 @@ fn key_of_name(name: &[u8]) -> Option<Key> {
 pub fn end(place: &Place) {
     let tls = super::member::tls();
     let Ok(place) = Place::of(place.index()) else { return };
-    each(place, b"/sb", |name| {
-        let _ = unlink(tls, place, name);
-    });
-    collect(tls, place);
-    // What those have left who were killed while they made a queue.
+    // Though it be read-only.
+    place.control().state.fetch_and(!super::control::READ_ONLY, AcqRel);
+    // What those have left who were killed while they made a queue; of some that have got their names a second
+    // link, which comes first.
     each(place, b"/q", |name| {
         if name.first() == Some(&b't') {
             abandoned(place, name, true);
         }
     });
+    each(place, b"/sb", |name| {
+        let _ = unlink(tls, place, name);
+    });
+    collect_orphans(tls, place);
+    collect(tls, place);
     each(place, b"/q/x", |name| {
         let beside = |kind: &[u8]| Path::new(&[place.dir(), b"/q/x/", &name[..name.len().min(32)], kind]);
         let held = [&b".d"[..], b".p"].iter().any(|kind| beside(kind).is_ok_and(|fifo| is_open(&fifo)));
@@ -969,11 +1002,11 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
             removed += usize::from(abandoned(place, name, false));
         }
         let Some(ino) = name.strip_suffix(b".x").and_then(hex) else { return };
-        if has_two_names(place, ino) {
-            return;
-        }
         if let Ok(map) = map_queue(tls, place, ino) {
             if map.header().flags.load(Acquire) & F_UNLINKED == 0 {
+                if is_being_unlinked(place, &map) {
+                    return;
+                }
                 let _ = nameless(place, &map);
             }
             destroy_if_unused(tls, &map);
@@ -995,27 +1028,33 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
             left += 1;
             return;
         }
-        uncharge(place, &link, uid as u32, cost);
+        let map = map_queue(tls, place, ino).ok();
+        uncharge(place, map.as_deref(), &link, uid as u32, cost);
+        if let Some(map) = map {
+            maps::tidy(tls, map);
+        }
         removed += 1;
     });
     place.control().nameless.store(left, Relaxed);
     removed
 }
 
-/// Whether a queue's file has its name still beside the hidden one: it is being unlinked. Who was killed in
-/// the middle of that has done nothing.
-fn has_two_names(place: &Place, ino: u64) -> bool {
+/// Whether a queue has its name still beside the hidden one: somebody is unlinking it, or was killed in the middle
+/// of that, and has done nothing.
+fn is_being_unlinked(place: &Place, map: &Map) -> bool {
     const OLD: i64 = 10;
-    let Ok(hidden) = hidden(place, ino, b".x") else { return false };
-    match hidden.stat() {
-        Ok(st) if st.st_nlink > 1 => {
-            if queue::coarse_seconds() as i64 - st.st_ctime >= OLD {
-                let _ = hidden.unlink();
-            }
-            true
-        }
-        _ => false,
+    let mut name = [0; NAME_MAX];
+    let len = map.name(&mut name);
+    let is_it = |path: Result<Path>| path.and_then(|path| path.stat()).is_ok_and(|st| st.st_ino == map.ino);
+    if !is_it(visible(place, &name[..len])) {
+        return false;
     }
+    if let Ok(hidden) = hidden(place, map.ino, b".x")
+        && hidden.stat().is_ok_and(|st| queue::coarse_seconds() as i64 - st.st_ctime >= OLD)
+    {
+        let _ = hidden.unlink();
+    }
+    true
 }
 
 /// Takes away what programs without the library have left that removed queues' files where the superblock is
@@ -1102,27 +1141,31 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     let Ok(path) = Path::new(&[place.dir(), b"/q/", name]) else { return false };
     let Ok(st) = path.stat() else { return false };
     let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let is_left = nobody
-        || match &file {
-            Ok(file) => super::member::lock(file, libc::LOCK_EX).is_ok(),
-            Err(_) => queue::coarse_seconds() as i64 - st.st_ctime >= OLD,
-        };
-    if !is_left || path.unlink().is_err() {
+    let is_left = match &file {
+        Ok(file) => super::member::lock(file, libc::LOCK_EX).is_ok(),
+        Err(_) => nobody || queue::coarse_seconds() as i64 - st.st_ctime >= OLD,
+    };
+    // Its maker may have come to the end before it was locked: then it has its name, and not this one any more.
+    let Ok(now) = path.stat() else { return false };
+    if !is_left || now.st_ino != st.st_ino {
         return false;
     }
-    if file.and_then(|file| file.stat()).map_or(st.st_nlink > 1, |now| now.st_nlink > 0) {
-        // It had got its name.
+    if now.st_nlink > 1 {
+        // It had got its name, and its maker was killed before he could take this one away.
+        let _ = path.unlink();
         return false;
     }
+    // First of all what a kill must not lose, which would take effect at the end of a system call. The size is that
+    // which a file gets once it is charged for: a queue's, or a key's and more.
+    if now.st_size as u64 != 0 && now.st_size as u64 != KEY_SIZE {
+        place.accounts().discharge(uid as u32, cost);
+        count_down(place);
+    }
+    let _ = path.unlink();
     for kind in [&b".s"[..], b".p"] {
         let _ = Path::new(&[place.dir(), b"/q/x/", &key[1..], kind]).and_then(|path| path.unlink());
     }
     let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
-    // The size that a file gets once it is charged for: a queue's, or a key's and more.
-    if st.st_size as u64 != 0 && st.st_size as u64 != KEY_SIZE {
-        place.accounts().discharge(uid as u32, cost);
-        count_down(place);
-    }
     true
 }
 

@@ -34,6 +34,8 @@ pub const F_NOTIFY: u32 = 16;
 pub const F_CORRUPT: u32 = 32;
 /// `Header::flags`: used from several pid namespaces: thread ids cannot be looked up.
 pub const F_MIXED_PIDS: u32 = 64;
+/// `Header::flags`: it has been taken off the accounts.
+pub const F_UNCHARGED: u32 = 128;
 /// Flags that send a fast path to its slow sibling.
 pub const F_SLOW: u32 = F_POLLED | F_POLLED_EDGE | F_NOTIFY | F_CORRUPT | F_DEAD;
 
