@@ -1085,6 +1085,43 @@ fn gc_takes_away_what_a_killed_maker_left() {
     assert!(left.iter().all(|path| !path.exists()));
 }
 
+/// A damaged directory is an error, in a bounded time, to whoever opens the queue.
+#[test]
+fn queue_without_its_fifo() {
+    let state = StateDir::new();
+    let probe = |operation: &str| {
+        let run = harness::Run::new(harness::Mode::Shim, harness::program("ns_probe")).arg(operation).dir(&state);
+        run.timeout(std::time::Duration::from_secs(10)).run().stdout
+    };
+    assert_eq!(probe("create /q x"), "ok\n");
+    let fifo = state.files().into_iter().map(|(path, ..)| path).find(|path| path.extension().is_some_and(|e| e == "p"));
+    fs::remove_file(state.path().join(fifo.expect("a FIFO"))).expect("remove");
+    assert_eq!(probe("open /q"), "EIO\n");
+}
+
+/// Virtual mounts lie in a table, which knows nothing of the end of a mount namespace.
+#[test]
+fn gc_takes_away_mounts_of_ended_mount_namespaces() {
+    // SAFETY: no arguments.
+    if unsafe { libc::geteuid() } != 0 || !harness::may_mount() {
+        eprintln!("skipped: needs root, and the right to mount");
+        return;
+    }
+    let state = StateDir::new();
+    let script = "mqns=$1; exec setpriv --bounding-set -sys_admin $mqns mount --privileges generous /mnt";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_mqns")]);
+    command.env("MQNS_DIR", state.path()).env("MQNS_LIB", harness::library());
+    assert!(command.output().expect("run unshare").status.success());
+    let mounts = || {
+        let names = fs::read_dir(state.path().join("m")).expect("m").flatten().map(|e| e.file_name());
+        names.filter(|name| name.to_string_lossy().starts_with('v')).count()
+    };
+    assert_eq!(mounts(), 1);
+    assert!(alone(&state, &["gc", "-q"]).status.success());
+    assert_eq!(mounts(), 0);
+}
+
 /// Who has write access to the register could else have root's programs led through his own links.
 #[test]
 fn superblocks_that_other_users_have_registered_do_not_count() {

@@ -68,19 +68,7 @@ macro_rules! hooks {
             hooks!(@$kind [$($point)?] $ret, $($key)*);
             hooks!(@sysctl $name $($arg)*);
             hooks!(@target $name $($arg)*);
-            const NAME: &core::ffi::CStr =
-                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => panic!(),
-                };
-            static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
-            let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
-            if at == 0 {
-                at = find_next(NAME);
-                NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
-            }
-            // SAFETY: the symbol's prototype is this function's.
-            let next = unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> $ret>(at) };
+            let next = next!($name: unsafe extern "C-unwind" fn($($type),*) -> $ret);
             // SAFETY: the caller's contract is its.
             let result = unsafe { next($($arg),*) };
             hooks!(@after $name result $($arg)*);
@@ -862,19 +850,7 @@ macro_rules! copies {
             if answer != BYPASS {
                 return ret(crate::sys::check(answer));
             }
-            const NAME: &core::ffi::CStr =
-                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => panic!(),
-                };
-            static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
-            let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
-            if at == 0 {
-                at = find_next(NAME);
-                NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
-            }
-            // SAFETY: the symbol's prototype is this function's.
-            let next = unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> isize>(at) };
+            let next = next!($name: unsafe extern "C-unwind" fn($($type),*) -> isize);
             // SAFETY: the caller's contract is its.
             unsafe { next($($arg),*) }
         }

@@ -198,10 +198,21 @@ pub unsafe extern "C" fn syscall() {
 
 /// The next definition of a symbol after ours, found at its first use.
 ///
-/// `next!(name: type)` evaluates to the function. dlsym(3) neither allocates nor fails for symbols
-/// that libc has (glibc 2.34 and later).
+/// `next!(name: type)`, where the name is a C string or the symbol itself, evaluates to the function. dlsym(3) neither
+/// allocates nor fails for symbols that libc has (glibc 2.34 and later).
 macro_rules! next {
-    ($name:literal: $type:ty) => {{
+    ($name:literal: $type:ty) => {
+        $crate::interpose::next!(@found $name, $type)
+    };
+    ($name:ident: $type:ty) => {{
+        const NAME: &core::ffi::CStr =
+            match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                Ok(name) => name,
+                Err(_) => panic!(),
+            };
+        $crate::interpose::next!(@found NAME, $type)
+    }};
+    (@found $name:expr, $type:ty) => {{
         static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
         let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
         if at == 0 {

@@ -96,19 +96,7 @@ macro_rules! hooks {
             if let Some($t) = target($at, $path, $follow) {
                 return ret($answer) as c_int;
             }
-            const NAME: &core::ffi::CStr =
-                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => panic!(),
-                };
-            static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
-            let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
-            if at == 0 {
-                at = super::find_next(NAME);
-                NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
-            }
-            // SAFETY: the symbol's prototype is this function's.
-            let next = unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn($($type),*) -> c_int>(at) };
+            let next = next!($name: unsafe extern "C-unwind" fn($($type),*) -> c_int);
             // SAFETY: the caller's contract is its.
             unsafe { next($($arg),*) }
         }
@@ -963,19 +951,7 @@ macro_rules! attributes {
                 let answer: Result<usize> = $answer;
                 return ret(answer) as $ret;
             }
-            const NAME: &core::ffi::CStr =
-                match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => panic!(),
-                };
-            static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
-            let mut at = NEXT.load(core::sync::atomic::Ordering::Relaxed);
-            if at == 0 {
-                at = super::find_next(NAME);
-                NEXT.store(at, core::sync::atomic::Ordering::Relaxed);
-            }
-            // SAFETY: the symbol's prototype is this function's.
-            let next = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn($($type),*) -> $ret>(at) };
+            let next = next!($name: unsafe extern "C" fn($($type),*) -> $ret);
             // SAFETY: the caller's contract is its.
             unsafe { next($($arg),*) }
         }

@@ -14,12 +14,6 @@ use crate::sys::path::Fd;
 use crate::sys::tls::Tls;
 use crate::syscall;
 
-/// The mapping of the queue that a target is. ENOENT: it is none, or gone. EACCES: not for this user.
-pub fn map(tls: &'static Tls, target: &Target) -> Result<Pinned> {
-    let st = target.stat()?;
-    queues::map_queue(tls, target.place.place(), st.st_ino)
-}
-
 /// Gives a descriptor the flag that the caller asked for: they are opened close-on-exec.
 fn keep_over_exec(fd: i32, flags: i32) {
     if flags & libc::O_CLOEXEC == 0 {
