@@ -722,16 +722,34 @@ fn same_mount(a: &Target, b: &Target) -> bool {
     core::ptr::eq(a.place.place(), b.place.place()) && a.cover == b.cover && mount(a) == mount(b)
 }
 
-fn link_at(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_int) -> Option<Result<usize>> {
-    let follow = flags & libc::AT_SYMLINK_FOLLOW != 0;
-    if let Some((from, to)) = pair((from_dir, from, follow), (to_dir, to)) {
-        return Some(ops::link(&from, &to));
+/// link(2) where either path is a mount's: what it says, or nothing if it is the kernel's business.
+fn link_at(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_int) -> Option<c_int> {
+    if vfs::any() {
+        let follow = flags & libc::AT_SYMLINK_FOLLOW != 0;
+        if let Some((from, to)) = pair((from_dir, from, follow), (to_dir, to)) {
+            return Some(ret(ops::link(&from, &to)) as c_int);
+        }
+        // SAFETY: a user pointer, read with faults caught.
+        let is_descriptor = || unsafe { face::descriptor_of_path(from_dir, from) }.is_some();
+        // A descriptor's file, which lies in another directory.
+        if let Some(to) = target(to_dir, to, false)
+            && follow
+            && is_descriptor()
+        {
+            return Some(ret(ops::refuse(&to)) as c_int);
+        }
     }
-    // A descriptor's file, which lies in another directory.
-    let to = target(to_dir, to, false)?;
-    // SAFETY: a user pointer, read with faults caught.
-    unsafe { face::descriptor_of_path(from_dir, from) }.filter(|_| follow)?;
-    Some(ops::refuse(&to))
+    refused_across((from_dir, from), (to_dir, to), false).map(|errno| ret(Err(errno)) as c_int)
+}
+
+/// The same of rename(2).
+fn rename_at(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_uint) -> Option<c_int> {
+    if vfs::any()
+        && let Some((from, to)) = pair((from_dir, from, false), (to_dir, to))
+    {
+        return Some(ret(ops::rename(&from, &to, flags)) as c_int);
+    }
+    refused_across((from_dir, from), (to_dir, to), true).map(|errno| ret(Err(errno)) as c_int)
 }
 
 /// linkat(2).
@@ -741,13 +759,8 @@ fn link_at(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_int) -
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn linkat(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_int) -> c_int {
-    if vfs::any()
-        && let Some(result) = link_at(from_dir, from, to_dir, to, flags)
-    {
-        return ret(result) as c_int;
-    }
-    if let Some(errno) = refused_across((from_dir, from), (to_dir, to), false) {
-        return ret(Err(errno)) as c_int;
+    if let Some(result) = link_at(from_dir, from, to_dir, to, flags) {
+        return result;
     }
     // SAFETY: the caller's contract.
     unsafe {
@@ -764,13 +777,8 @@ pub unsafe extern "C" fn linkat(from_dir: c_int, from: Path, to_dir: c_int, to: 
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn link(from: Path, to: Path) -> c_int {
-    if vfs::any()
-        && let Some(result) = link_at(AT, from, AT, to, 0)
-    {
-        return ret(result) as c_int;
-    }
-    if let Some(errno) = refused_across((AT, from), (AT, to), false) {
-        return ret(Err(errno)) as c_int;
+    if let Some(result) = link_at(AT, from, AT, to, 0) {
+        return result;
     }
     // SAFETY: the caller's contract.
     unsafe { next!(c"link": unsafe extern "C" fn(Path, Path) -> c_int)(from, to) }
@@ -783,13 +791,8 @@ pub unsafe extern "C" fn link(from: Path, to: Path) -> c_int {
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn renameat2(from_dir: c_int, from: Path, to_dir: c_int, to: Path, flags: c_uint) -> c_int {
-    if vfs::any()
-        && let Some((from, to)) = pair((from_dir, from, false), (to_dir, to))
-    {
-        return ret(ops::rename(&from, &to, flags)) as c_int;
-    }
-    if let Some(errno) = refused_across((from_dir, from), (to_dir, to), true) {
-        return ret(Err(errno)) as c_int;
+    if let Some(result) = rename_at(from_dir, from, to_dir, to, flags) {
+        return result;
     }
     // SAFETY: the caller's contract.
     unsafe {
@@ -806,13 +809,8 @@ pub unsafe extern "C" fn renameat2(from_dir: c_int, from: Path, to_dir: c_int, t
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn renameat(from_dir: c_int, from: Path, to_dir: c_int, to: Path) -> c_int {
-    if vfs::any()
-        && let Some((from, to)) = pair((from_dir, from, false), (to_dir, to))
-    {
-        return ret(ops::rename(&from, &to, 0)) as c_int;
-    }
-    if let Some(errno) = refused_across((from_dir, from), (to_dir, to), true) {
-        return ret(Err(errno)) as c_int;
+    if let Some(result) = rename_at(from_dir, from, to_dir, to, 0) {
+        return result;
     }
     // SAFETY: the caller's contract.
     unsafe { next!(c"renameat": unsafe extern "C" fn(c_int, Path, c_int, Path) -> c_int)(from_dir, from, to_dir, to) }
@@ -825,13 +823,8 @@ pub unsafe extern "C" fn renameat(from_dir: c_int, from: Path, to_dir: c_int, to
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn rename(from: Path, to: Path) -> c_int {
-    if vfs::any()
-        && let Some((from, to)) = pair((AT, from, false), (AT, to))
-    {
-        return ret(ops::rename(&from, &to, 0)) as c_int;
-    }
-    if let Some(errno) = refused_across((AT, from), (AT, to), true) {
-        return ret(Err(errno)) as c_int;
+    if let Some(result) = rename_at(AT, from, AT, to, 0) {
+        return result;
     }
     // SAFETY: the caller's contract.
     unsafe { next!(c"rename": unsafe extern "C" fn(Path, Path) -> c_int)(from, to) }
