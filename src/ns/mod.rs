@@ -25,7 +25,7 @@ pub mod queues;
 pub mod sysctl;
 
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::abi::{Errno, Result};
 use crate::sys::local::LocalLock;
@@ -451,7 +451,10 @@ struct Candidates {
     state: AtomicU32,
     roots: core::cell::UnsafeCell<[[u8; PATH]; 2]>,
     above: core::cell::UnsafeCell<[u8; PATH]>,
-    /// How the directory above looked when there was none of them; 0: nothing is known.
+    /// Whether one of them was there at the last look.
+    root_exists: AtomicBool,
+    /// How the directory above looked when there was none of them, or how the one asked for did when there was
+    /// nothing in it; 0: nothing is known.
     missing: AtomicU64,
 }
 // SAFETY: the paths are written by whoever has taken `state` from 0 to 1, and read from 2 on.
@@ -460,24 +463,30 @@ static CANDIDATES: Candidates = Candidates {
     state: AtomicU32::new(0),
     roots: core::cell::UnsafeCell::new([[0; PATH]; 2]),
     above: core::cell::UnsafeCell::new([0; PATH]),
+    root_exists: AtomicBool::new(false),
     missing: AtomicU64::new(0),
 };
 
-/// Whether the file with the counts of mounts exists. As long as nothing changes in the directory where the root
-/// would be made, that is one system call: looking for a name that is not there is dear on tmpfs.
+/// Whether the file with the counts of mounts exists. As long as nothing changes in the directory where it, or the
+/// root, would be made, that is one system call: looking for a name that is not there is dear on tmpfs.
 pub fn has_counters() -> bool {
     if CANDIDATES.state.load(Ordering::Acquire) != 2 && !find_candidates() {
         return true;
     }
     // SAFETY: complete.
     let (roots, above) = unsafe { (&*CANDIDATES.roots.get(), &*CANDIDATES.above.get()) };
-    let Ok(st) = crate::sys::path::stat_path(libc::AT_FDCWD, above.as_ptr().cast(), 0) else { return false };
-    let look = [st.st_mtime as u64, st.st_mtime_nsec as u64, st.st_size as u64, st.st_nlink, st.st_ino];
-    let look =
-        look.iter().fold(st.st_dev, |h, &word| (h ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)) | 1;
-    if CANDIDATES.missing.load(Ordering::Acquire) == look {
+    let is_asked_for = roots[1][0] == 0;
+    let watched = if is_asked_for && CANDIDATES.root_exists.load(Ordering::Acquire) { &roots[0] } else { above };
+    let missing = CANDIDATES.missing.load(Ordering::Acquire);
+    if missing != 0 && look_of(watched).is_some_and(|(look, _)| look == missing) {
         return false;
     }
+    // Read first: what is made from here on has this time or a later one, and changes the look.
+    // SAFETY: room for one.
+    let mut now = unsafe { core::mem::zeroed::<libc::timespec>() };
+    // SAFETY: as above.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut now) };
+    let looks = [above, &roots[0]].map(look_of);
     let exists = |path: *const u8| {
         // SAFETY: NUL-terminated.
         unsafe { syscall!(SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) }.is_ok()
@@ -490,10 +499,24 @@ pub fn has_counters() -> bool {
             return true;
         }
     }
-    if !any_root {
+    // Other threads may find one of the two values new and one old: they match nothing, and are made again.
+    CANDIDATES.missing.store(0, Ordering::Release);
+    CANDIDATES.root_exists.store(any_root, Ordering::Release);
+    if (!any_root || is_asked_for)
+        && let Some((look, changed)) = looks[usize::from(any_root)]
+        && changed < (now.tv_sec, now.tv_nsec)
+    {
         CANDIDATES.missing.store(look, Ordering::Release);
     }
     false
+}
+
+/// What changes, not 0, when a file is made in a directory or the directory is made again; and when that was last.
+fn look_of(dir: &[u8; PATH]) -> Option<(u64, (i64, i64))> {
+    let st = crate::sys::path::stat_path(libc::AT_FDCWD, dir.as_ptr().cast(), 0).ok()?;
+    let words = [st.st_mtime as u64, st.st_mtime_nsec as u64, st.st_size as u64, st.st_nlink, st.st_ino];
+    let mix = |h: u64, &word: &u64| (h ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    Some((words.iter().fold(st.st_dev, mix) | 1, (st.st_mtime, st.st_mtime_nsec)))
 }
 
 /// Whether they are known now.
