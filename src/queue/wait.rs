@@ -442,9 +442,9 @@ impl Spins {
 }
 
 /// 1 + the CPU we run on.
-fn this_cpu() -> u32 {
+fn this_cpu() -> u16 {
     // SAFETY: no arguments.
-    (unsafe { libc::sched_getcpu() } + 1) as u32
+    (unsafe { libc::sched_getcpu() } + 1) as u16
 }
 
 /// Notes where this side of the queue runs.

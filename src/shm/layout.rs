@@ -5,14 +5,14 @@
 //! [`VERSION`].
 
 use core::mem::{offset_of, size_of};
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64};
 
 use crate::abi::NAME_MAX;
 
 /// First bytes of every segment; shows a foreign file or byte order.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsseg\n");
 /// Layout version: raise it with any change of meaning or place in this file.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 /// What `Header::format` holds once the segment is complete: the version and the sizes.
 pub const FORMAT: u64 =
     VERSION << 48 | (size_of::<Header>() as u64) << 32 | (size_of::<Slot>() as u64) << 16 | size_of::<Waiter>() as u64;
@@ -116,46 +116,49 @@ pub struct Header {
     /// Seconds of the last chmod, chown, utimes or truncate (changes ctime only).
     pub changed_sec: AtomicU64,
 
+    // What one operation changes lies in one cache line: between two CPUs it travels once, with the lock.
     /// The robust lock: owner's thread id, FUTEX_WAITERS, FUTEX_OWNER_DIED.
     pub lock: AtomicU32,
     /// Messages in the queue (`mq_curmsgs`). Lock; read anywhere.
     pub curmsgs: AtomicU32,
     /// First free slot that was used before, or [`NONE`]. Lock.
     pub free: AtomicU32,
-    /// Slots ever used: those from here on are untouched. Lock.
-    pub high: AtomicU32,
+    /// Bit g/64: some group of `level1[g/64]` is not empty. Lock.
+    pub level0: AtomicU32,
     /// Number given to the last message, to keep the order within a priority. Lock.
     pub seq: AtomicU64,
     /// Bytes in the queue (`QSIZE`). Lock; read anywhere.
     pub qsize: AtomicU64,
-    /// Bit g/64: some group of `level1[g/64]` is not empty. Lock.
-    pub level0: AtomicU32,
-    /// Tokens that the FIFO should hold now (while [`F_POLLED`]). Lock.
-    pub tokens: AtomicU32,
     /// Seconds of the last send or receive, CLOCK_REALTIME. Lock; read anywhere.
     pub used_sec: AtomicU64,
-    /// Seconds of the last setattr, notify or read (changes atime and ctime only).
-    pub touched_sec: AtomicU64,
-    /// Bytes of the data area known to have memory behind them (while a slot is at most a page).
-    pub committed: AtomicU64,
-
-    /// Bit g%64 of word g/64: group g is not empty. Lock.
-    pub level1: [AtomicU64; 8],
-
     /// Blocked receivers. Lock; head read anywhere.
     pub receivers: Line,
     /// Blocked senders. Lock; head read anywhere.
     pub senders: Line,
     /// First free waiter record used before, or [`NONE`]. Lock.
     pub waiter_free: AtomicU32,
+    /// 1 + the CPU that a blocked sender, or one that served a receiver, ran on last.
+    pub sender_cpu: AtomicU16,
+    /// The same of receivers.
+    pub receiver_cpu: AtomicU16,
+
+    /// Bit g%64 of word g/64: group g is not empty. Lock.
+    pub level1: [AtomicU64; 8],
+
+    /// Slots ever used: those from here on are untouched. Lock.
+    pub high: AtomicU32,
+    /// Tokens that the FIFO should hold now (while [`F_POLLED`]). Lock.
+    pub tokens: AtomicU32,
+    /// Seconds of the last setattr, notify or read (changes atime and ctime only).
+    pub touched_sec: AtomicU64,
+    /// Bytes of the data area known to have memory behind them (while a slot is at most a page).
+    pub committed: AtomicU64,
     /// Waiter records ever used. Lock.
     pub waiter_high: AtomicU32,
-    /// Bit p: page p of the groups has memory behind it. Lock.
-    pub groups_committed: AtomicU64,
     /// Bumped whenever O_NONBLOCK of some description of this queue may have changed.
     pub nonblock_epoch: AtomicU32,
-    /// 1 + the CPU that a blocked sender, or one that served a receiver, ran on last.
-    pub sender_cpu: AtomicU32,
+    /// Bit p: page p of the groups has memory behind it. Lock.
+    pub groups_committed: AtomicU64,
     /// Seconds of creation.
     pub created_sec: AtomicU64,
     /// Inode of the creator's pid namespace. Immutable.
@@ -165,8 +168,8 @@ pub struct Header {
     pub notify: Notify,
     /// Bytes of `name`.
     pub name_len: AtomicU32,
-    /// The same of receivers.
-    pub receiver_cpu: AtomicU32,
+    /// Zero.
+    pub pad: AtomicU32,
     /// The name it was created under, without the slash; for people, not for lookups.
     pub name: [u8; NAME_MAX + 1],
     /// 1 + `st_size`, where ftruncate(2) through a descriptor could not change the file's own; else 0.
@@ -175,6 +178,7 @@ pub struct Header {
 const _: () = assert!(size_of::<Header>() == 832);
 const _: () = assert!(offset_of!(Header, lock) == 64);
 const _: () = assert!(offset_of!(Header, level1) == 128);
+const _: () = assert!(offset_of!(Header, high) == 192);
 const _: () = assert!(offset_of!(Header, notify) == 248);
 const _: () = assert!(offset_of!(Header, name) == 568);
 
