@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -24,6 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
 #endif
@@ -159,6 +163,9 @@ static inline long raw_restartable(long nr, long a, long b, long c, long d, long
 static long futex_sleep(struct wait *w)
 {
     static int no_waitv;
+    /* Served while it still looked on: the kernel would say so too, for the price of a system call. */
+    if (__atomic_load_n(w->word, __ATOMIC_RELAXED) != w->expected)
+        return -EAGAIN;
     if (!__atomic_load_n(&no_waitv, __ATOMIC_RELAXED)) {
         struct { uint64_t val, uaddr; uint32_t flags, reserved; } one = {
             w->expected, (uintptr_t)w->word, 2 /* FUTEX_32, shared */, 0 };
@@ -494,6 +501,10 @@ const unsigned char cshim_intercepted[512] = {
     [SYS_unlinkat] = 1, [SYS_mkdirat] = 1, [SYS_renameat2] = 1, [SYS_linkat] = 1, [SYS_symlinkat] = 1,
     [SYS_mknodat] = 1, [SYS_fchmodat] = 1, [SYS_fchownat] = 1, [SYS_faccessat] = 1, [SYS_faccessat2] = 1,
     [SYS_sendfile] = 1, [SYS_splice] = 1, [SYS_copy_file_range] = 1,
+    [SYS_epoll_ctl] = 1, [SYS_epoll_pwait] = 1, [SYS_epoll_pwait2] = 1,
+#ifdef SYS_epoll_wait
+    [SYS_epoll_wait] = 1,
+#endif
 #ifdef SYS_renameat
     [SYS_renameat] = 1,
 #endif
@@ -509,7 +520,8 @@ extern long mqns_setns(int, int);
 extern long mqns_splice(int, int);
 extern long mqns_copy_file_range(int, int);
 extern long mqns_vfs_open(int, const char *, int, mode_t);
-/* Of libc 2.36 and later, and our own anyway. */
+/* Of libc 2.35 or 2.36 and later, and our own anyway. */
+extern int epoll_pwait2(int, struct epoll_event *, int, const struct timespec *, const sigset_t *);
 extern int fsopen(const char *, unsigned);
 extern int fsconfig(int, unsigned, const char *, const void *, int);
 extern int fsmount(int, unsigned, unsigned);
@@ -684,6 +696,22 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e, long f)
     case SYS_stat:
         return stat((const char *)a, (struct stat *)b);
 #endif
+    case SYS_epoll_ctl:
+        return epoll_ctl((int)a, (int)b, (int)c, (struct epoll_event *)d);
+#ifdef SYS_epoll_wait
+    case SYS_epoll_wait:
+        return epoll_wait((int)a, (struct epoll_event *)b, (int)c, (int)d);
+#endif
+    case SYS_epoll_pwait:
+        if (e == 0 || f == sizeof(uint64_t))
+            return epoll_pwait((int)a, (struct epoll_event *)b, (int)c, (int)d, (const sigset_t *)e);
+        r = raw(nr, a, b, c, d, e, f);
+        break;
+    case SYS_epoll_pwait2:
+        if (e == 0 || f == sizeof(uint64_t))
+            return epoll_pwait2((int)a, (struct epoll_event *)b, (int)c, (const struct timespec *)d, (const sigset_t *)e);
+        r = raw(nr, a, b, c, d, e, f);
+        break;
     case SYS_splice:
     case SYS_copy_file_range:
         r = nr == SYS_splice ? mqns_splice((int)a, (int)c) : mqns_copy_file_range((int)a, (int)c);

@@ -7,6 +7,7 @@
 
 pub mod abi;
 pub mod desc;
+pub mod epoll;
 pub mod face;
 pub mod interpose;
 pub mod log;

@@ -1,16 +1,17 @@
-//! Descriptors: close, duplicates, fcntl, and the calls that poll.
+//! Descriptors: close, duplicates, fcntl, and descriptors that arrive.
 //!
 //! For a descriptor that is none of ours each hook costs a table look-up and goes on to the next
 //! definition, cancellation point or not (hence `C-unwind`: pthread_cancel unwinds through these
 //! frames, which hold nothing to destroy).
 
-use core::ffi::{c_int, c_uint, c_void};
+use core::ffi::{c_int, c_uint};
 
 use super::{BYPASS, jump, next, nsfile, raw_result, ret, sysctl};
 use crate::abi::{self, Errno, FILENT_SIZE, Result};
 use crate::desc::{self, Descriptor};
+use crate::epoll;
 use crate::ns::across;
-use crate::queue::notify::{self, LOCK_BASE};
+use crate::queue::notify::LOCK_BASE;
 use crate::sys::fault;
 use crate::sys::path::{Path, each_entry};
 use crate::sys::tls;
@@ -29,6 +30,7 @@ jump! {
 pub extern "C-unwind" fn close(fd: c_int) -> c_int {
     if !desc::is_known(fd) && !nsfile::is_known(fd) {
         sysctl::forget(fd);
+        epoll::closing(fd as c_uint, fd as c_uint);
         return next!(c"close": extern "C-unwind" fn(c_int) -> c_int)(fd);
     }
     ret(crate::sys::check(mqns_close(fd))) as c_int
@@ -37,6 +39,7 @@ pub extern "C-unwind" fn close(fd: c_int) -> c_int {
 /// close(2) of anything.
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_close(fd: c_int) -> isize {
+    epoll::closing(fd as c_uint, fd as c_uint);
     let closed = desc::forget(fd);
     through::forget(fd);
     // SAFETY: no pointers; what the caller closes is the caller's.
@@ -60,6 +63,7 @@ pub extern "C" fn mqns_close_range(first: c_uint, last: c_uint, flags: c_int) ->
     if flags & CLOSE_RANGE_CLOEXEC != 0 || first > last {
         return raw_result(close(first, last));
     }
+    epoll::closing(first, last);
     // Queue descriptors singly, for what has to follow; then the rest.
     if let Some(closing) = desc::next_known(first, last) {
         let mut at = Some(closing);
@@ -102,6 +106,7 @@ pub extern "C" fn closefrom(low: c_int) {
 /// dup(2).
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_dup(fd: c_int) -> isize {
+    epoll::shared(fd);
     // SAFETY: no pointers.
     let result = unsafe { syscall!(SYS_dup, fd) };
     if let Ok(new) = result {
@@ -120,6 +125,8 @@ pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: 
         // SAFETY: no pointers. dup2 of a descriptor to itself only checks it.
         return raw_result(unsafe { syscall!(SYS_fcntl, from, libc::F_GETFD) }.map(|_| to as usize));
     }
+    epoll::shared(from);
+    epoll::closing(to as c_uint, to as c_uint);
     // What has been written to a limits file is read from it while it is there.
     sysctl::forget(to);
     // SAFETY: no pointers; what the caller replaces is the caller's.
@@ -159,6 +166,9 @@ pub extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isize {
     let Some(descriptor) = desc::known(fd) else {
+        if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
+            epoll::shared(fd);
+        }
         if !nsfile::is_known(fd) || !matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC | libc::F_GETFL) {
             return BYPASS;
         }
@@ -262,246 +272,6 @@ unsafe fn lock(descriptor: &Descriptor, command: c_int, user: *mut libc::flock) 
         }
         Ok(result)
     }
-}
-
-/// Queue descriptors among those about to be polled have their readiness kept up from now on.
-unsafe fn about_to_poll(fds: *const libc::pollfd, count: libc::nfds_t) {
-    if !desc::any() {
-        return;
-    }
-    for at in 0..count as usize {
-        // SAFETY: a user pointer, read with faults caught.
-        match unsafe { fault::read_user(fds.wrapping_add(at)) } {
-            Ok(poll) => desc::about_to_poll(poll.fd, false),
-            Err(_) => return,
-        }
-    }
-}
-
-/// What a call that polls returns with.
-#[inline(always)]
-fn settled(ready: c_int) -> c_int {
-    notify::settle(ready);
-    ready
-}
-
-/// poll(2).
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C-unwind" fn poll(fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int {
-    // SAFETY: the caller's contract.
-    unsafe {
-        about_to_poll(fds, count);
-        settled(next!(c"poll": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int) -> c_int)(
-            fds, count, timeout,
-        ))
-    }
-}
-
-/// poll(2), fortified.
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C-unwind" fn __poll_chk(
-    fds: *mut libc::pollfd,
-    count: libc::nfds_t,
-    timeout: c_int,
-    size: usize,
-) -> c_int {
-    // SAFETY: the caller's contract.
-    unsafe {
-        about_to_poll(fds, count);
-        settled(
-            next!(c"__poll_chk": unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int, usize) -> c_int)(
-                fds, count, timeout, size,
-            ),
-        )
-    }
-}
-
-/// ppoll(2).
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C-unwind" fn ppoll(
-    fds: *mut libc::pollfd,
-    count: libc::nfds_t,
-    timeout: *const libc::timespec,
-    mask: *const libc::sigset_t,
-) -> c_int {
-    type Ppoll = unsafe extern "C-unwind" fn(
-        *mut libc::pollfd,
-        libc::nfds_t,
-        *const libc::timespec,
-        *const libc::sigset_t,
-    ) -> c_int;
-    // SAFETY: the caller's contract.
-    unsafe {
-        about_to_poll(fds, count);
-        settled(next!(c"ppoll": Ppoll)(fds, count, timeout, mask))
-    }
-}
-
-/// ppoll(2), fortified.
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C-unwind" fn __ppoll_chk(
-    fds: *mut libc::pollfd,
-    count: libc::nfds_t,
-    timeout: *const libc::timespec,
-    mask: *const libc::sigset_t,
-    size: usize,
-) -> c_int {
-    type PpollChk = unsafe extern "C-unwind" fn(
-        *mut libc::pollfd,
-        libc::nfds_t,
-        *const libc::timespec,
-        *const libc::sigset_t,
-        usize,
-    ) -> c_int;
-    // SAFETY: the caller's contract.
-    unsafe {
-        about_to_poll(fds, count);
-        settled(next!(c"__ppoll_chk": PpollChk)(fds, count, timeout, mask, size))
-    }
-}
-
-/// The same for the sets of select(2).
-unsafe fn about_to_select(count: c_int, sets: [*const libc::fd_set; 2]) {
-    if !desc::any() {
-        return;
-    }
-    for set in sets {
-        if set.is_null() {
-            continue;
-        }
-        for word in 0..(count.max(0) as usize).div_ceil(64) {
-            // SAFETY: a user pointer, read with faults caught.
-            let Ok(mut bits) = (unsafe { fault::read_user(set.cast::<u64>().wrapping_add(word)) }) else { break };
-            while bits != 0 {
-                desc::about_to_poll((word * 64) as i32 + bits.trailing_zeros() as i32, false);
-                bits &= bits - 1;
-            }
-        }
-    }
-}
-
-/// select(2).
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C-unwind" fn select(
-    count: c_int,
-    read: *mut libc::fd_set,
-    write: *mut libc::fd_set,
-    except: *mut libc::fd_set,
-    timeout: *mut libc::timeval,
-) -> c_int {
-    type Select = unsafe extern "C-unwind" fn(
-        c_int,
-        *mut libc::fd_set,
-        *mut libc::fd_set,
-        *mut libc::fd_set,
-        *mut libc::timeval,
-    ) -> c_int;
-    // SAFETY: the caller's contract.
-    unsafe {
-        about_to_select(count, [read, write]);
-        settled(next!(c"select": Select)(count, read, write, except, timeout))
-    }
-}
-
-/// pselect(2).
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C-unwind" fn pselect(
-    count: c_int,
-    read: *mut libc::fd_set,
-    write: *mut libc::fd_set,
-    except: *mut libc::fd_set,
-    timeout: *const libc::timespec,
-    mask: *const libc::sigset_t,
-) -> c_int {
-    type Pselect = unsafe extern "C-unwind" fn(
-        c_int,
-        *mut libc::fd_set,
-        *mut libc::fd_set,
-        *mut libc::fd_set,
-        *const libc::timespec,
-        *const libc::sigset_t,
-    ) -> c_int;
-    // SAFETY: the caller's contract.
-    unsafe {
-        about_to_select(count, [read, write]);
-        settled(next!(c"pselect": Pselect)(count, read, write, except, timeout, mask))
-    }
-}
-
-/// epoll_ctl(2).
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int {
-    if desc::is_known(fd) && op != libc::EPOLL_CTL_DEL {
-        // SAFETY: a user pointer, read with faults caught.
-        let edge = unsafe { fault::read_user(event) }.is_ok_and(|e| e.events & libc::EPOLLET as u32 != 0);
-        desc::about_to_poll(fd, edge);
-    }
-    // SAFETY: the caller's contract.
-    ret(unsafe { syscall!(SYS_epoll_ctl, epoll, op, fd, event.cast::<c_void>()) }) as c_int
-}
-
-/// epoll_wait(2).
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C-unwind" fn epoll_wait(
-    epoll: c_int,
-    events: *mut libc::epoll_event,
-    count: c_int,
-    timeout: c_int,
-) -> c_int {
-    type EpollWait = unsafe extern "C-unwind" fn(c_int, *mut libc::epoll_event, c_int, c_int) -> c_int;
-    // SAFETY: the caller's contract.
-    settled(unsafe { next!(c"epoll_wait": EpollWait)(epoll, events, count, timeout) })
-}
-
-/// epoll_pwait(2).
-///
-/// # Safety
-///
-/// The C prototype's.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C-unwind" fn epoll_pwait(
-    epoll: c_int,
-    events: *mut libc::epoll_event,
-    count: c_int,
-    timeout: c_int,
-    mask: *const libc::sigset_t,
-) -> c_int {
-    type EpollPwait =
-        unsafe extern "C-unwind" fn(c_int, *mut libc::epoll_event, c_int, c_int, *const libc::sigset_t) -> c_int;
-    // SAFETY: the caller's contract.
-    settled(unsafe { next!(c"epoll_pwait": EpollPwait)(epoll, events, count, timeout, mask) })
 }
 
 /// A descriptor has come from elsewhere. If it is a queue's, user memory may be touched on its behalf

@@ -10,6 +10,7 @@ pub mod mount;
 pub mod mq;
 pub mod nsfile;
 pub mod path;
+pub mod poll;
 pub mod process;
 pub mod signal;
 pub mod symbols;

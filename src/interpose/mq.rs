@@ -57,6 +57,7 @@ fn first_use() {
 
 fn after_fork(parent: u32) {
     crate::maps::reset_after_fork();
+    crate::epoll::reset_after_fork();
     ns::reset_after_fork();
     super::mount::reset_after_fork();
     ns::member::after_fork(parent);
@@ -361,14 +362,9 @@ pub unsafe extern "C" fn mqns_getsetattr(fd: c_int, new: *const MqAttr, old: *mu
             descriptor.map.header().touched_sec.store(queue::coarse_seconds(), Relaxed);
         }
         if !old.is_null() {
-            let attr = MqAttr {
-                mq_flags: if nonblocking { libc::O_NONBLOCK as i64 } else { 0 },
-                mq_maxmsg: descriptor.map.maxmsg as i64,
-                mq_msgsize: descriptor.map.msgsize as i64,
-                mq_curmsgs: queue::curmsgs(descriptor.map) as i64,
-                pad: [0; 4],
-            };
-            fault::write_user(old, attr)?;
+            let flags = if nonblocking { libc::O_NONBLOCK as i64 } else { 0 };
+            let map = descriptor.map;
+            fault::put_attr(old, flags, map.maxmsg, map.msgsize, queue::curmsgs(map))?;
         }
         Ok(0)
     };

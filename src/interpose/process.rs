@@ -33,6 +33,7 @@ type Strings = *const *const c_char;
 unsafe fn replacing_image(envp: Strings, exec: impl FnOnce(Strings) -> c_int) -> c_int {
     super::signal::exec_begin();
     notify::exec_begins();
+    crate::epoll::exec_begins();
     let result = if member::nobody_has_moved() {
         exec(envp)
     } else {

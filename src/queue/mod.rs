@@ -24,11 +24,13 @@ pub mod wait;
 #[cfg(test)]
 mod tests;
 
-use core::sync::atomic::Ordering::{Relaxed, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
-use crate::shm::layout::{F_CORRUPT, F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_SLOW, NONE, READY, Slot, TAKEN};
+use crate::shm::layout::{
+    F_ARMED, F_CORRUPT, F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_SLOW, NONE, READY, Slot, TAKEN,
+};
 use crate::shm::lock::{Held, lock};
 use crate::sys::fault;
 use crate::sys::tls::Tls;
@@ -96,22 +98,36 @@ pub(crate) fn coarse_seconds() -> u64 {
 pub(crate) struct After<'a> {
     wake: Option<Wake<'a>>,
     fire: Option<notify::Fired>,
+    tell: Option<poll::Tell>,
 }
 
 impl<'a> Section<'a> {
     /// Releases the lock, then wakes whom the operation served and delivers the notification that
-    /// it has set off.
+    /// it has set off, before it tells those who poll.
     #[inline(always)]
     fn finish(self, after: After<'a>, fd: i32) {
         let map = self.map;
-        match after.wake {
-            Some(wake) => wake.release_and_wake(self, fd),
-            None => drop(self),
+        let deliver = || {
+            if let Some(fired) = after.fire {
+                fired.deliver(map, fd);
+            }
+        };
+        match (after.wake, after.tell) {
+            (None, Some(tell)) => return self.tell(fd, tell, deliver),
+            (Some(wake), _) => wake.release_and_wake(self, fd),
+            (None, None) => drop(self),
         }
-        if let Some(fired) = after.fire {
-            fired.deliver(map, fd);
-        }
+        deliver();
     }
+}
+
+/// Whether a queue that seems to be empty or full, as the case may be, is so for certain, without a look under the
+/// lock: the count is right unless its last owner died. (Somebody may be changing it just now; then it was so
+/// before.)
+#[inline(always)]
+fn is_as_it_seems(map: &Map) -> bool {
+    let h = map.header();
+    h.lock.load(Acquire) & libc::FUTEX_OWNER_DIED == 0 && h.flags.load(Relaxed) & (F_CORRUPT | F_DEAD) == 0
 }
 
 /// Sends, unless that would block.
@@ -133,14 +149,19 @@ pub unsafe fn try_send(map: &Map, tls: &Tls, fd: i32, msg: *const u8, len: u32, 
         // SAFETY: the caller's contract.
         return unsafe { send_large(map, tls, fd, msg, len, priority) };
     }
+    let h = map.header();
+    if h.curmsgs.load(Relaxed) >= map.maxmsg && is_as_it_seems(map) {
+        // SAFETY: the caller's contract.
+        unsafe { probe(msg, len as usize)? };
+        return Err(Errno::EAGAIN);
+    }
     let section = enter(map, tls)?;
-    if map.header().curmsgs.load(Relaxed) >= map.maxmsg {
+    if h.curmsgs.load(Relaxed) >= map.maxmsg {
         drop(section);
         // SAFETY: the caller's contract.
         unsafe { probe(msg, len as usize)? };
         return Err(Errno::EAGAIN);
     }
-    let h = map.header();
     // SAFETY: the caller's contract.
     let (index, slot) = unsafe { fill(&section, msg, len, priority)? };
     if h.receivers.head.load(Relaxed) == NONE && h.flags.load(Relaxed) & F_SLOW == 0 {
@@ -225,14 +246,21 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
         if was_empty && flags & F_NOTIFY != 0 {
             after.fire = notify::take(section, fd);
         }
-        if flags & F_POLLED != 0 {
-            poll::sync(section, fd, true);
-            if let Some(fired) = &mut after.fire {
-                fired.signal_poller(section, fd);
-            }
+        if flags & (F_POLLED | F_ARMED) != 0 {
+            tell_pollers(section, fd, &mut after);
         }
     }
     Ok(after)
+}
+
+/// A message was put into a queue that somebody polls.
+fn tell_pollers(section: &Section<'_>, fd: i32, after: &mut After<'_>) {
+    after.tell = poll::sent(section, fd);
+    if after.tell.is_none()
+        && let Some(fired) = &mut after.fire
+    {
+        fired.signal_poller(section, fd);
+    }
 }
 
 /// The same for messages that are copied outside the lock.
@@ -330,6 +358,9 @@ pub struct Buffer {
 /// The pointers of `buffer` are user pointers: see [`try_send`].
 #[inline(always)]
 pub unsafe fn try_receive(map: &Map, tls: &Tls, fd: i32, buffer: Buffer) -> Result<usize> {
+    if map.header().curmsgs.load(Relaxed) == 0 && is_as_it_seems(map) {
+        return Err(Errno::EAGAIN);
+    }
     let section = enter(map, tls)?;
     if map.header().curmsgs.load(Relaxed) == 0 {
         return Err(Errno::EAGAIN);
@@ -366,7 +397,7 @@ unsafe fn receive_first(section: Section<'_>, fd: i32, buffer: Buffer) -> Result
     // Commit: the message is gone from the queue.
     give_back(map, index, slot);
     let h = map.header();
-    if h.senders.head.load(Relaxed) == NONE && h.flags.load(Relaxed) & F_POLLED == 0 {
+    if h.senders.head.load(Relaxed) == NONE && h.flags.load(Relaxed) & (F_POLLED | F_ARMED) == 0 {
         h.used_sec.store(coarse_seconds(), Relaxed);
         drop(section);
     } else {
@@ -394,7 +425,7 @@ fn after_receive<'a>(section: &Section<'a>, fd: i32, after: &mut After<'a>) -> R
         after.wake = wait::let_sender_in(section)?;
         passed_on = after.wake.is_some();
     }
-    if h.flags.load(Relaxed) & F_POLLED != 0 {
+    if h.flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {
         poll::sync(section, fd, !passed_on);
     }
     Ok(())

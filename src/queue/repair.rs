@@ -27,8 +27,8 @@ use super::wait::{free_waiter, join_line, leave_line, line_of};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS,
-    WORD_OUT, WORD_UNARMED, Waiter,
+    F_ARMED, F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, TOKENS_UNKNOWN, W_FREE, W_OUT,
+    W_QUEUED, W_SERVED, WAITERS, WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::is_gone;
 use crate::sys::futex;
@@ -173,7 +173,12 @@ fn rebuild(map: &Map) -> Result<()> {
         join_line(map, line, index, w)?;
     }
     // Tokens in the FIFO are counted anew at the next chance.
-    h.tokens.store(u32::MAX, Release);
+    h.tokens.store(TOKENS_UNKNOWN, Release);
+    h.teller.store(0, Relaxed);
+    if ready > 0 {
+        // The dead one may not have come to tell those who poll: the next operation does.
+        h.flags.fetch_or(F_ARMED, Relaxed);
+    }
     Ok(())
 }
 

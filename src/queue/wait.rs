@@ -23,8 +23,8 @@ use super::{After, Buffer, COPY_LOCKED, Section, commit_send, deliver_taken, ent
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_MIXED_PIDS, F_NOTIFY, F_POLLED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED,
-    WORD_ASLEEP, WORD_OUT, WORD_UNARMED, Waiter,
+    F_ARMED, F_MIXED_PIDS, F_NOTIFY, F_POLLED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED,
+    W_SERVED, WORD_ASLEEP, WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::task_state;
 use crate::sys::futex::{self, Timespec};
@@ -146,7 +146,7 @@ impl Wake<'_> {
             if let Ok(wake) = let_sender_in(&section) {
                 after.wake = wake;
             }
-            if map.header().flags.load(Relaxed) & F_POLLED != 0 {
+            if map.header().flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {
                 poll::sync(&section, fd, true);
             }
         } else {
@@ -168,11 +168,12 @@ pub(super) fn leave_line(map: &Map, line: &Line, w: &Waiter) -> Result<()> {
 /// Puts a waiter behind all that are of the same or a better rank ("highest priority process that
 /// has been waiting the longest", mq_send(3)).
 pub(super) fn join_line(map: &Map, line: &Line, index: u32, w: &Waiter) -> Result<()> {
-    let rank = w.rank.load(Relaxed);
     let mut prev = line.tail.load(Relaxed);
+    // Whoever is alone in the line needs no rank, and has asked for none.
+    let rank = if prev == NONE { 0 } else { rank_of(map, w) };
     let mut next = NONE;
     let mut steps = 0;
-    while prev != NONE && map.waiter(prev)?.rank.load(Relaxed) > rank {
+    while prev != NONE && rank_of(map, map.waiter(prev)?) > rank {
         next = prev;
         prev = map.waiter(prev)?.prev.load(Relaxed);
         steps += 1;
@@ -281,11 +282,8 @@ fn put_back<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &Slot, after: 
     if was_empty && flags & F_NOTIFY != 0 {
         after.fire = super::notify::take(section, fd);
     }
-    if flags & F_POLLED != 0 {
-        poll::sync(section, fd, true);
-        if let Some(fired) = &mut after.fire {
-            fired.signal_poller(section, fd);
-        }
+    if flags & (F_POLLED | F_ARMED) != 0 {
+        super::tell_pollers(section, fd, after);
     }
     Ok(())
 }
@@ -333,19 +331,41 @@ pub(super) fn let_sender_in<'a>(section: &Section<'a>) -> Result<Option<Wake<'a>
     }
 }
 
-/// The caller's scheduling rank: lower is served first, as `task->prio` in the kernel.
-fn my_rank() -> i32 {
+/// `Waiter::rank`: not asked for yet.
+const UNRANKED: i32 = i32::MIN;
+/// The rank of an ordinary thread that is not nice.
+const ORDINARY: i32 = 120;
+
+/// A thread's scheduling rank: lower is served first, as `task->prio` in the kernel. 0: the caller's own.
+fn ask_rank(tid: u32) -> i32 {
     let mut attr = [0u32; 12];
     // SAFETY: the buffer is as long as said.
-    if unsafe { syscall!(SYS_sched_getattr, 0, attr.as_mut_ptr(), size_of_val(&attr), 0) }.is_err() {
-        return 120;
+    if unsafe { syscall!(SYS_sched_getattr, tid, attr.as_mut_ptr(), size_of_val(&attr), 0) }.is_err() {
+        return ORDINARY;
     }
     // struct sched_attr: size, policy, flags (64 bits), nice, priority.
     match attr[1] as i32 {
         libc::SCHED_FIFO | libc::SCHED_RR => 99 - attr[5] as i32,
         6 => -1,
-        _ => 120 + attr[4] as i32,
+        _ => ORDINARY + attr[4] as i32,
     }
+}
+
+/// The rank of one who is about to join a line, if it matters: somebody is there already.
+fn my_rank(map: &Map, line: &Line) -> i32 {
+    let alone = line.head.load(Relaxed) == NONE && map.header().flags.load(Relaxed) & F_MIXED_PIDS == 0;
+    if alone { UNRANKED } else { ask_rank(0) }
+}
+
+/// The rank of a waiter, asked for now if it has not been.
+fn rank_of(map: &Map, w: &Waiter) -> i32 {
+    let mut rank = w.rank.load(Relaxed);
+    if rank == UNRANKED {
+        let foreign = map.header().flags.load(Relaxed) & F_MIXED_PIDS != 0;
+        rank = if foreign { ORDINARY } else { ask_rank(w.tid.load(Relaxed)) };
+        w.rank.store(rank, Relaxed);
+    }
+    rank
 }
 
 /// Takes a record and joins the line; the caller's `Wait` is complete then.
@@ -448,22 +468,25 @@ fn this_cpu() -> u16 {
 }
 
 /// Notes where this side of the queue runs.
-fn note_cpu(map: &Map, sender: bool) {
+pub(super) fn note_cpu(map: &Map, sender: bool) {
     let h = map.header();
     if sender { &h.sender_cpu } else { &h.receiver_cpu }.store(this_cpu(), Relaxed);
 }
 
-/// Waits a moment for being served, where that costs less than a sleep and a wake. Whoever waits for
-/// a slow peer soon stops trying: each vain attempt doubles how many waits go without one.
-fn spin(map: &Map, w: &Waiter, tls: &Tls, tid: u32) {
+/// Whether the other side of a queue ran on this CPU last: then it has to run here to get on.
+pub fn is_peer_here(map: &Map, sending: bool) -> bool {
+    let h = map.header();
+    if sending { &h.receiver_cpu } else { &h.sender_cpu }.load(Relaxed) == this_cpu()
+}
+
+/// Looks a moment, while `waits`, where that costs less than a sleep and a wake. Whoever waits for a slow peer
+/// soon stops trying: each vain attempt doubles how many waits go without one. `same_cpu`: see
+/// [`is_peer_here`].
+pub fn spin(tls: &Tls, same_cpu: bool, waits: impl Fn() -> bool) {
     let spins = Spins::of(tls);
     if spins.left > 0 {
         return Spins { left: spins.left - 1, ..spins }.store(tls);
     }
-    let waits = || w.word.load(Acquire) == tid && w.state.load(Relaxed) == W_QUEUED;
-    let h = map.header();
-    let peer = if w.kind.load(Relaxed) == 1 { &h.receiver_cpu } else { &h.sender_cpu }.load(Relaxed);
-    let same_cpu = peer == this_cpu();
     if !same_cpu {
         for _ in 0..PAUSES {
             if !waits() {
@@ -488,6 +511,16 @@ fn spin(map: &Map, w: &Waiter, tls: &Tls, tid: u32) {
     spins.in_vain(tls);
 }
 
+/// Before a call that would block joins the line: where the other side runs on this very CPU, lets it run. What
+/// it does then it does for many messages at once, and wakes nobody. (The call has not begun yet, so to say.)
+fn let_peer_run(map: &Map, tls: &Tls, sending: bool) {
+    if is_peer_here(map, sending) {
+        let h = map.header();
+        let full = || h.curmsgs.load(Relaxed) >= map.maxmsg;
+        spin(tls, true, || if sending { full() } else { h.curmsgs.load(Relaxed) == 0 });
+    }
+}
+
 fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
     let tid = tls.tid.load(Relaxed);
     wait.expected = tid | WORD_ASLEEP;
@@ -495,7 +528,9 @@ fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
     // Each step fails if we were served or taken out of the line meanwhile; the sleep then ends at
     // once.
     if w.word.compare_exchange(tid | WORD_UNARMED, tid, AcqRel, Relaxed).is_ok() {
-        spin(map, w, tls, tid);
+        if !is_peer_here(map, w.kind.load(Relaxed) == 1) {
+            spin(tls, false, || w.word.load(Acquire) == tid && w.state.load(Relaxed) == W_QUEUED);
+        }
         if w.state.load(Relaxed) == W_QUEUED {
             let _ = w.word.compare_exchange(tid, tid | WORD_ASLEEP, AcqRel, Relaxed);
         }
@@ -528,7 +563,8 @@ pub unsafe fn send_or_wait(
     wait: &mut Wait,
 ) -> Result<Step> {
     wait.init(fd, 1, Buffer { data: core::ptr::null_mut(), priority: core::ptr::null_mut() });
-    let rank = my_rank();
+    let_peer_run(map, tls, true);
+    let rank = my_rank(map, &map.header().senders);
     let (index, slot, section);
     if len > COPY_LOCKED {
         // SAFETY: the caller's contract.
@@ -561,7 +597,8 @@ pub unsafe fn send_or_wait(
 /// As [`super::try_receive`]; `wait` stays where it is until the call is over.
 pub unsafe fn receive_or_wait(map: &Map, tls: &Tls, fd: i32, buffer: Buffer, wait: &mut Wait) -> Result<Step> {
     wait.init(fd, 0, buffer);
-    let rank = my_rank();
+    let_peer_run(map, tls, false);
+    let rank = my_rank(map, &map.header().receivers);
     let section = enter(map, tls)?;
     if map.header().curmsgs.load(Relaxed) != 0 {
         // SAFETY: the caller's contract.

@@ -36,8 +36,14 @@ pub const F_CORRUPT: u32 = 32;
 pub const F_MIXED_PIDS: u32 = 64;
 /// `Header::flags`: it has been taken off the accounts.
 pub const F_UNCHARGED: u32 = 128;
+/// `Header::flags`: somebody may be asleep in poll(2) until the queue has a message, and looks for itself when
+/// woken: the next message makes a packet.
+pub const F_ARMED: u32 = 256;
 /// Flags that send a fast path to its slow sibling.
-pub const F_SLOW: u32 = F_POLLED | F_POLLED_EDGE | F_NOTIFY | F_CORRUPT | F_DEAD;
+pub const F_SLOW: u32 = F_POLLED | F_POLLED_EDGE | F_NOTIFY | F_CORRUPT | F_DEAD | F_ARMED;
+
+/// `Header::tokens`: a writer has died, or is under way.
+pub const TOKENS_UNKNOWN: u32 = u32::MAX;
 
 /// A line of blocked callers, longest asleep of the highest scheduling priority first.
 #[repr(C)]
@@ -147,7 +153,7 @@ pub struct Header {
 
     /// Slots ever used: those from here on are untouched. Lock.
     pub high: AtomicU32,
-    /// Tokens that the FIFO should hold now (while [`F_POLLED`]). Lock.
+    /// Packets that the FIFO holds, [`TOKENS_UNKNOWN`] if they have to be counted. Lock.
     pub tokens: AtomicU32,
     /// Seconds of the last setattr, notify or read (changes atime and ctime only).
     pub touched_sec: AtomicU64,
@@ -168,8 +174,9 @@ pub struct Header {
     pub notify: Notify,
     /// Bytes of `name`.
     pub name_len: AtomicU32,
-    /// Zero.
-    pub pad: AtomicU32,
+    /// Thread id of whoever writes a packet, outside the lock, and FUTEX_WAITERS if somebody waits for that to
+    /// be over; the kernel marks it if the thread dies. Lock.
+    pub teller: AtomicU32,
     /// The name it was created under, without the slash; for people, not for lookups.
     pub name: [u8; NAME_MAX + 1],
     /// 1 + `st_size`, where ftruncate(2) through a descriptor could not change the file's own; else 0.

@@ -25,7 +25,7 @@ use core::ptr::addr_of;
 #[cfg(target_arch = "x86_64")]
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use crate::abi::Errno;
+use crate::abi::{Errno, MqAttr};
 
 /// An access to caller memory failed: EFAULT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +78,7 @@ unsafe extern "C" {
     fn mqns_guarded_get64(src: *const u64) -> Outcome;
     fn mqns_guarded_put32(dst: *mut u32, value: u32) -> u32;
     fn mqns_guarded_put64(dst: *mut u64, value: u64) -> u32;
+    fn mqns_guarded_put_attr(dst: *mut MqAttr, flags: i64, maxmsg: i64, msgsize: i64, curmsgs: i64) -> u32;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -219,6 +220,19 @@ pub unsafe fn put_u64(dst: *mut u64, value: u64) -> Result<(), Fault> {
     if unsafe { mqns_guarded_put64(dst, value) } == 0 { Ok(()) } else { Err(Fault) }
 }
 
+/// Writes what mq_getattr(3) has to say: from registers, for a copy would have to wait for what has just been
+/// stored.
+///
+/// # Safety
+///
+/// As [`copy`].
+#[inline(always)]
+pub unsafe fn put_attr(dst: *mut MqAttr, flags: i64, maxmsg: u32, msgsize: u32, curmsgs: u32) -> Result<(), Fault> {
+    // SAFETY: the caller's contract; the routine writes 64 bytes, the size of MqAttr.
+    let fault = unsafe { mqns_guarded_put_attr(dst, flags, maxmsg.into(), msgsize.into(), curmsgs.into()) };
+    if fault == 0 { Ok(()) } else { Err(Fault) }
+}
+
 /// Copies a NUL-terminated string to `dst` and returns its length without the NUL, which is copied
 /// too. Reads no byte beyond the NUL, and at most `dst.len()` bytes.
 ///
@@ -248,17 +262,18 @@ global_asm!(
     .globl mqns_guarded_start, mqns_guarded_end, mqns_guarded_avx
     .globl mqns_guarded_fixup, mqns_guarded_fixup_avx
     .globl mqns_guarded_copy, mqns_guarded_cstr
-    .globl mqns_guarded_get32, mqns_guarded_get64, mqns_guarded_put32, mqns_guarded_put64
+    .globl mqns_guarded_get32, mqns_guarded_get64, mqns_guarded_put32, mqns_guarded_put64, mqns_guarded_put_attr
     .hidden mqns_guarded_start, mqns_guarded_end, mqns_guarded_avx
     .hidden mqns_guarded_fixup, mqns_guarded_fixup_avx
     .hidden mqns_guarded_copy, mqns_guarded_cstr
-    .hidden mqns_guarded_get32, mqns_guarded_get64, mqns_guarded_put32, mqns_guarded_put64
+    .hidden mqns_guarded_get32, mqns_guarded_get64, mqns_guarded_put32, mqns_guarded_put64, mqns_guarded_put_attr
     .type mqns_guarded_copy,@function
     .type mqns_guarded_cstr,@function
     .type mqns_guarded_get32,@function
     .type mqns_guarded_get64,@function
     .type mqns_guarded_put32,@function
     .type mqns_guarded_put64,@function
+    .type mqns_guarded_put_attr,@function
     .type mqns_guarded_fixup,@function
     .type mqns_guarded_fixup_avx,@function
     .p2align 6
@@ -422,6 +437,17 @@ mqns_guarded_put64:
     mov [rdi], rsi
     xor eax, eax
     ret
+    .p2align 4
+mqns_guarded_put_attr:
+    xorps xmm0, xmm0
+    mov [rdi], rsi
+    mov [rdi + 8], rdx
+    mov [rdi + 16], rcx
+    mov [rdi + 24], r8
+    movups [rdi + 32], xmm0
+    movups [rdi + 48], xmm0
+    xor eax, eax
+    ret
 
     // From here on the upper halves of vector registers may be dirty.
     .p2align 6
@@ -499,16 +525,17 @@ global_asm!(
     .pushsection .text.mqns_guarded,"ax",@progbits
     .globl mqns_guarded_start, mqns_guarded_end, mqns_guarded_fixup
     .globl mqns_guarded_copy, mqns_guarded_cstr
-    .globl mqns_guarded_get32, mqns_guarded_get64, mqns_guarded_put32, mqns_guarded_put64
+    .globl mqns_guarded_get32, mqns_guarded_get64, mqns_guarded_put32, mqns_guarded_put64, mqns_guarded_put_attr
     .hidden mqns_guarded_start, mqns_guarded_end, mqns_guarded_fixup
     .hidden mqns_guarded_copy, mqns_guarded_cstr
-    .hidden mqns_guarded_get32, mqns_guarded_get64, mqns_guarded_put32, mqns_guarded_put64
+    .hidden mqns_guarded_get32, mqns_guarded_get64, mqns_guarded_put32, mqns_guarded_put64, mqns_guarded_put_attr
     .type mqns_guarded_copy,%function
     .type mqns_guarded_cstr,%function
     .type mqns_guarded_get32,%function
     .type mqns_guarded_get64,%function
     .type mqns_guarded_put32,%function
     .type mqns_guarded_put64,%function
+    .type mqns_guarded_put_attr,%function
     .type mqns_guarded_fixup,%function
     .p2align 6
 mqns_guarded_start:
@@ -558,6 +585,13 @@ mqns_guarded_put32:
     ret
 mqns_guarded_put64:
     str x1, [x0]
+    mov w0, #0
+    ret
+mqns_guarded_put_attr:
+    stp x1, x2, [x0]
+    stp x3, x4, [x0, #16]
+    stp xzr, xzr, [x0, #32]
+    stp xzr, xzr, [x0, #48]
     mov w0, #0
     ret
 mqns_guarded_end:
