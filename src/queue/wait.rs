@@ -473,10 +473,11 @@ pub(super) fn note_cpu(map: &Map, sender: bool) {
     if sender { &h.sender_cpu } else { &h.receiver_cpu }.store(this_cpu(), Relaxed);
 }
 
-/// Whether the other side of a queue ran on this CPU last: then it has to run here to get on.
+/// Whether the other side of a queue ran on this CPU last, as far as is known: then it has to run here to get on.
 pub fn is_peer_here(map: &Map, sending: bool) -> bool {
     let h = map.header();
-    if sending { &h.receiver_cpu } else { &h.sender_cpu }.load(Relaxed) == this_cpu()
+    let peer = if sending { &h.receiver_cpu } else { &h.sender_cpu }.load(Relaxed);
+    peer == 0 || peer == this_cpu()
 }
 
 /// Looks a moment, while `waits`, where that costs less than a sleep and a wake. Whoever waits for a slow peer
