@@ -27,11 +27,11 @@ mod tests;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::abi::{Errno, Result};
-use crate::shm::Map;
 use crate::shm::layout::{
     F_ARMED, F_CORRUPT, F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_SLOW, NONE, READY, Slot, TAKEN,
 };
 use crate::shm::lock::{Held, lock};
+use crate::shm::{Map, prefetch_for_write};
 use crate::sys::fault;
 use crate::sys::tls::Tls;
 use store::{first, give_back, link, take_free, unlink_first};
@@ -121,9 +121,8 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Whether a queue that seems to be empty or full, as the case may be, is so for certain, without a look under the
-/// lock: the count is right unless its last owner died. (Somebody may be changing it just now; then it was so
-/// before.)
+/// Whether a queue that seems to be empty is so for certain, without a look under the lock: the count is right
+/// unless its last owner died. (Somebody may be changing it just now; then it was so before.)
 #[inline(always)]
 fn is_as_it_seems(map: &Map) -> bool {
     let h = map.header();
@@ -150,11 +149,6 @@ pub unsafe fn try_send(map: &Map, tls: &Tls, fd: i32, msg: *const u8, len: u32, 
         return unsafe { send_large(map, tls, fd, msg, len, priority) };
     }
     let h = map.header();
-    if h.curmsgs.load(Relaxed) >= map.maxmsg && is_as_it_seems(map) {
-        // SAFETY: the caller's contract.
-        unsafe { probe(msg, len as usize)? };
-        return Err(Errno::EAGAIN);
-    }
     let section = enter(map, tls)?;
     if h.curmsgs.load(Relaxed) >= map.maxmsg {
         drop(section);
@@ -358,7 +352,10 @@ pub struct Buffer {
 /// The pointers of `buffer` are user pointers: see [`try_send`].
 #[inline(always)]
 pub unsafe fn try_receive(map: &Map, tls: &Tls, fd: i32, buffer: Buffer) -> Result<usize> {
-    if map.header().curmsgs.load(Relaxed) == 0 && is_as_it_seems(map) {
+    let h = map.header();
+    // The line is wanted for the lock: looking first would have it come twice from another CPU.
+    prefetch_for_write(&h.lock);
+    if h.curmsgs.load(Relaxed) == 0 && is_as_it_seems(map) {
         return Err(Errno::EAGAIN);
     }
     let section = enter(map, tls)?;
