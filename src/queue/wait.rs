@@ -554,6 +554,8 @@ fn disarm(map: &Map, tls: &Tls, wait: &Wait) {
 /// # Safety
 ///
 /// As [`super::try_send`]; `wait` stays where it is until the call is over.
+#[cold]
+#[inline(never)]
 pub unsafe fn send_or_wait(
     map: &Map,
     tls: &Tls,
@@ -596,6 +598,8 @@ pub unsafe fn send_or_wait(
 /// # Safety
 ///
 /// As [`super::try_receive`]; `wait` stays where it is until the call is over.
+#[cold]
+#[inline(never)]
 pub unsafe fn receive_or_wait(map: &Map, tls: &Tls, fd: i32, buffer: Buffer, wait: &mut Wait) -> Result<Step> {
     wait.init(fd, 0, buffer);
     let_peer_run(map, tls, false);
