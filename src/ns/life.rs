@@ -495,9 +495,17 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
     Ok(dead)
 }
 
+/// [`glance`], by a process's first caller and each eighth after it.
+pub fn glance_now_and_then(tls: &Tls, place: &Place) {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    if CALLS.fetch_add(1, Ordering::Relaxed).is_multiple_of(8) {
+        glance(tls, place);
+    }
+}
+
 /// Before something new is made in a place: a look at what the dead may have left, if the caller has
 /// any namespace but this.
-pub fn glance(tls: &Tls, place: &Place) {
+fn glance(tls: &Tls, place: &Place) {
     purge(tls);
     let own = Path::new(&[place.root()]).and_then(|root| directory_of_caller(&root));
     // A directory has a link for each directory in it; or, in some file systems, one link and that's it.

@@ -456,7 +456,7 @@ fn create_queue(
     if place.control().nameless.load(Relaxed) != 0 {
         collect(tls, place);
     }
-    super::life::glance(tls, place);
+    super::life::glance_now_and_then(tls, place);
     may_create(place)?;
     let uid = real_uid();
     let (maxmsg, msgsize) = check_limits(tls, place, attr)?;
