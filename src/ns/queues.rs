@@ -76,6 +76,38 @@ pub fn hidden(place: &Place, ino: u64, kind: &[u8]) -> Result<Path> {
     Ok(path)
 }
 
+/// A namespace's directory, open while several of its files are dealt with: walking there costs the kernel as much as
+/// most of what it does to them. Without a descriptor to spare it walks.
+struct Near<'p> {
+    place: &'p Place,
+    dir: Option<Fd>,
+}
+
+impl<'p> Near<'p> {
+    fn new(place: &'p Place) -> Near<'p> {
+        let dir = Path::new(&[place.dir()]).and_then(|path| path.open(libc::O_PATH | libc::O_DIRECTORY, 0));
+        Near { place, dir: dir.ok() }
+    }
+
+    /// A path into the directory, for the use while it is open.
+    fn shorten(&self, path: Path) -> Path {
+        match &self.dir {
+            Some(dir) => path.from(dir, self.place.dir().len() + 1),
+            None => path,
+        }
+    }
+
+    /// [`keyed`].
+    fn keyed(&self, key: Key, kind: &[u8]) -> Result<Path> {
+        keyed(self.place, key, kind).map(|path| self.shorten(path))
+    }
+
+    /// [`hidden`].
+    fn hidden(&self, ino: u64, kind: &[u8]) -> Result<Path> {
+        hidden(self.place, ino, kind).map(|path| self.shorten(path))
+    }
+}
+
 /// The path of the queue's file while it has its name.
 pub fn visible(place: &Place, name: &[u8]) -> Result<Path> {
     Path::new(&[place.dir(), b"/sb/", name])
@@ -188,9 +220,11 @@ fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) ->
     if oflag & libc::O_PATH != 0 {
         return open_path(place, &map, oflag);
     }
-    let fd = open_fifo(&keyed(place, map.key, b".p")?, oflag)?;
-    queue::poll::reopened(&map, tls, fd.0)?;
-    enter_table(map.map(), fd, oflag)
+    let opened = open_named(tls, &map, oflag);
+    if opened.is_err() {
+        maps::tidy(tls, map);
+    }
+    opened
 }
 
 /// A new description of a queue that has its name, checked for what its mode allows.
@@ -201,6 +235,13 @@ fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) ->
 pub fn open_named(tls: &'static Tls, map: &Pinned, oflag: i32) -> Result<i32> {
     let place = Place::of(map.place.load(Relaxed))?;
     let fd = open_fifo(&keyed(place, map.key, b".p")?, oflag)?;
+    // Who is taking the name away has looked whether the queue is open, and may not have seen this. Who has it open
+    // already need not ask, and must not close what may carry his notification.
+    if map.header().flags.load(Acquire) & F_UNLINKED != 0 && map.fds.load(Acquire) == 0 {
+        drop(fd);
+        destroy_if_unused(tls, map);
+        return Err(Errno::ENOENT);
+    }
     queue::poll::reopened(map, tls, fd.0)?;
     enter_table(map.map(), fd, oflag)
 }
@@ -300,24 +341,53 @@ struct Draft {
     made: bool,
     charged: bool,
     kept: bool,
+    held: Hold,
 }
 
-/// The lock on a draft's file, held by a mapping, which takes no descriptor.
-struct Hold(usize);
+/// The lock on a draft's file, held by its descriptor; by a mapping without access where the program has no second
+/// descriptor left, so that one is enough.
+#[derive(Default)]
+struct Hold {
+    file: Option<Fd>,
+    mapping: Option<usize>,
+}
+
+/// ENOENT: somebody takes it for abandoned.
+fn lock_draft(file: &Fd) -> Result<()> {
+    super::member::lock(file, libc::LOCK_EX).map_err(|_| Errno::ENOENT)
+}
 
 impl Hold {
-    /// EAGAIN: somebody takes it for abandoned.
-    fn new(file: &Fd) -> Result<Hold> {
-        super::member::lock(file, libc::LOCK_EX).map_err(|_| Errno::ENOENT)?;
-        // SAFETY: a new mapping without access.
-        unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_NONE, libc::MAP_SHARED, file.0, 0) }.map(Hold)
+    /// Opens another file.
+    fn beside(&mut self, open: impl Fn() -> Result<Fd>) -> Result<Fd> {
+        match (open(), &self.file) {
+            (Err(Errno::EMFILE), Some(file)) => {
+                // SAFETY: a new mapping without access.
+                let at = unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_NONE, libc::MAP_SHARED, file.0, 0)? };
+                self.mapping = Some(at);
+                self.file = None;
+                open()
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// Lets go. What was opened beside gets the number, which was the lowest.
+    fn hand_over(mut self, fd: Fd) -> Fd {
+        match self.file.take() {
+            // SAFETY: no pointers; both descriptors are ours.
+            Some(file) if unsafe { syscall!(SYS_dup3, fd.0, file.0, libc::O_CLOEXEC) }.is_ok() => file,
+            _ => fd,
+        }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // SAFETY: our own mapping, which nobody looks into.
-        let _ = unsafe { syscall!(SYS_munmap, self.0, 4096) };
+        if let Some(at) = self.mapping {
+            // SAFETY: our own mapping, which nobody looks into.
+            let _ = unsafe { syscall!(SYS_munmap, at, 4096) };
+        }
     }
 }
 
@@ -334,15 +404,24 @@ impl Draft {
             made: false,
             charged: false,
             kept: false,
+            held: Hold::default(),
         };
         draft.file = draft_path(place, key, uid, cost)?;
         Ok(draft)
     }
 
     /// Makes segment and FIFO of the queue whose file is `st`.
-    fn build(&mut self, st: &libc::stat, layout: Layout, name: &[u8], uid: u32, oflag: i32) -> Result<(Map, Fd)> {
+    fn build(
+        &mut self,
+        near: &Near,
+        st: &libc::stat,
+        layout: Layout,
+        name: &[u8],
+        uid: u32,
+        oflag: i32,
+    ) -> Result<(Map, Fd)> {
         let segment = keyed(self.place, self.key, b".s")?;
-        let file = segment.open(libc::O_RDWR | MADE, 0o600)?;
+        let file = self.held.beside(|| near.shorten(segment).open(libc::O_RDWR | MADE, 0o600))?;
         self.rest[1] = Some(segment);
         file.chmod(0o666)?;
         file.truncate(layout.len)?;
@@ -350,12 +429,23 @@ impl Draft {
         drop(file);
 
         let fifo = keyed(self.place, self.key, b".p")?;
-        fifo.make_fifo(0o600)?;
+        near.shorten(fifo).make_fifo(0o666)?;
         self.rest[2] = Some(fifo);
-        fifo.chmod(0o666)?;
-        let fd = open_fifo(&fifo, oflag)?;
+        let fifo = near.shorten(fifo);
+        let fd = match self.held.beside(|| open_fifo(&fifo, oflag)) {
+            // A umask that leaves nothing to the owner.
+            Err(Errno::EACCES) => {
+                fifo.chmod(0o666)?;
+                self.held.beside(|| open_fifo(&fifo, oflag))?
+            }
+            other => other?,
+        };
+        let of_fifo = fd.stat()?;
+        if of_fifo.st_mode & 0o777 != 0o666 {
+            fd.chmod(0o666)?;
+        }
         map.key = self.key;
-        map.fifo_ino = fd.stat()?.st_ino;
+        map.fifo_ino = of_fifo.st_ino;
         map.ino = st.st_ino;
         map.dev = st.st_dev;
         map.place.store(self.place.index(), Relaxed);
@@ -468,7 +558,7 @@ fn create_queue(
     let file = draft.file.open(libc::O_RDWR | MADE, mode & 0o7777)?;
     draft.made = true;
     // As long as this is held it is not abandoned.
-    let held = Hold::new(&file)?;
+    lock_draft(&file)?;
     let st = file.stat()?;
     if st.st_nlink == 0 {
         // It was taken for abandoned.
@@ -481,12 +571,14 @@ fn create_queue(
         // Which a change of size has taken away, where the caller has no privilege.
         file.chmod(st.st_mode & 0o7777)?;
     }
-    drop(file);
+    draft.held.file = Some(file);
+    // After the draft's: its number, the lowest, will be the queue's.
+    let near = Near::new(place);
 
     let path_of_key = hidden(place, st.st_ino, b".k")?;
-    write_key(&path_of_key, draft.key, st.st_mode)?;
+    write_key(&mut draft.held, &near.shorten(path_of_key), draft.key, st.st_mode)?;
     draft.rest[0] = Some(path_of_key);
-    let (map, fd) = draft.build(&st, Layout::new(maxmsg, msgsize), name, uid, oflag)?;
+    let (map, fd) = draft.build(&near, &st, Layout::new(maxmsg, msgsize), name, uid, oflag)?;
 
     // Where others may watch the directory they are to see that a file appears.
     let named = if mounted {
@@ -494,14 +586,14 @@ fn create_queue(
             let _ = draft.file.unlink();
         })
     } else {
-        draft.file.rename(path, false)
+        near.shorten(draft.file).rename(&near.shorten(*path), false)
     };
     if let Err(errno) = named {
         map.unmap();
         return Err(errno);
     }
     draft.kept = true;
-    drop(held);
+    let fd = core::mem::take(&mut draft.held).hand_over(fd);
     let map = maps::keep(tls, map)?;
     if oflag & libc::O_DIRECT != 0 {
         // The kernel makes the queue, then finds that it cannot do direct I/O on it.
@@ -518,8 +610,8 @@ fn create_queue(
 }
 
 /// The file with a queue's key, which must not exist.
-fn write_key(path: &Path, key: Key, mode: u32) -> Result<()> {
-    let file = path.open(libc::O_WRONLY | MADE, 0o400)?;
+fn write_key(held: &mut Hold, path: &Path, key: Key, mode: u32) -> Result<()> {
+    let file = held.beside(|| path.open(libc::O_WRONLY | MADE, 0o400))?;
     // SAFETY: the 16 bytes of the key.
     let written = unsafe { syscall!(SYS_pwrite64, file.0, key.0.as_ptr(), 16, 0) };
     // Unless it is what a umask has surely left.
@@ -555,7 +647,7 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     let mut draft = Draft::new(place, Key::new(), st.st_uid, cost)?;
     let file = draft.file.open(libc::O_RDWR | MADE, 0o600)?;
     draft.made = true;
-    let held = Hold::new(&file)?;
+    lock_draft(&file)?;
     if file.stat()?.st_nlink == 0 {
         return Err(Errno::ENOENT);
     }
@@ -565,8 +657,8 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     draft.charged = true;
     file.truncate(KEY_SIZE + 1)?;
     file.chmod(key_mode(st.st_mode))?;
-    drop(file);
-    let (map, fd) = draft.build(st, Layout::new(maxmsg, msgsize), name, st.st_uid, libc::O_RDWR)?;
+    draft.held.file = Some(file);
+    let (map, fd) = draft.build(&Near::new(place), st, Layout::new(maxmsg, msgsize), name, st.st_uid, libc::O_RDWR)?;
     // Whatever has been written to it.
     map.header().size.store(FILENT_SIZE + 1, Relaxed);
     if let Err(errno) = draft.file.rename(&hidden(place, st.st_ino, b".k")?, false) {
@@ -574,7 +666,6 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
         return Err(if errno == Errno::EEXIST { Errno::ENOENT } else { errno });
     }
     draft.kept = true;
-    drop(held);
     drop(fd);
     maps::keep(tls, map)
 }
@@ -768,11 +859,12 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     if place.is_read_only() {
         return Err(Errno::EROFS);
     }
-    let path = visible(place, name)?;
+    let near = Near::new(place);
+    let path = near.shorten(visible(place, name)?);
     // The file's new name says which one it is; should the name have come to mean another file just
     // now, that one was renamed, and gets the right one.
     let mut ino = path.stat()?.st_ino;
-    let aside = hidden(place, ino, b".x")?;
+    let aside = near.hidden(ino, b".x")?;
     match take_aside(place, &path, &aside) {
         // Sticky directories and foreign files: the kernel's queue directory answers EPERM.
         Err(Errno::EACCES) => return Err(Errno::EPERM),
@@ -785,16 +877,15 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     };
     if renamed != ino {
         ino = renamed;
-        aside.rename(&hidden(place, ino, b".x")?, true)?;
+        aside.rename(&near.hidden(ino, b".x")?, true)?;
     }
     match map_queue(tls, place, ino) {
         Ok(map) => {
-            nameless(place, &map)?;
-            destroy_if_unused(tls, &map);
+            retire(tls, &near, &map)?;
             maps::tidy(tls, map);
         }
         // Not a queue, or a damaged one: nothing but files to take away.
-        Err(Errno::ENOENT | Errno::EIO) => remove_files(place, ino, read_key(place, ino).ok()),
+        Err(Errno::ENOENT | Errno::EIO) => remove_files(&near, ino, read_key(place, ino).ok()),
         // Somebody else's, unlinked by the owner of the directory: `collect` does the rest.
         Err(_) => {}
     }
@@ -834,14 +925,32 @@ fn charge_link(place: &Place, map: &Map) -> Result<Path> {
     Ok(path)
 }
 
-/// The name of a queue is gone: its FIFO must follow. May be repeated.
-fn nameless(place: &Place, map: &Map) -> Result<()> {
+/// The name of a queue is gone. As a rule nobody has it open: then it goes at once.
+fn retire(tls: &'static Tls, near: &Near, map: &Map) -> Result<()> {
+    // Whoever opens the FIFO from now on sees this afterwards, and gives up; who did so before is seen here.
+    map.header().flags.fetch_or(F_UNLINKED, AcqRel);
+    if map.fds.load(Acquire) == 0 && ask(&near.keyed(map.key, b".p")?) == Err(Errno::ENXIO) {
+        forget_draft(near.place, map);
+        destroy(near, map, None);
+        return Ok(());
+    }
+    nameless(near.place, map)?;
+    destroy_if_unused(tls, map);
+    Ok(())
+}
+
+/// What a maker has left who was killed as soon as the queue had its name where it is mounted: it would be taken off
+/// the accounts a second time.
+fn forget_draft(place: &Place, map: &Map) {
     if place.was_mounted() {
-        // What a maker has left who was killed as soon as the queue had its name: it would be taken off the accounts
-        // a second time.
         let cost = msgqueue_cost(map.maxmsg, map.msgsize);
         let _ = draft_path(place, map.key, map.header().owner_uid.load(Relaxed), cost).and_then(|path| path.unlink());
     }
+}
+
+/// The name of a queue is gone, which is open: its FIFO must follow. May be repeated.
+fn nameless(place: &Place, map: &Map) -> Result<()> {
+    forget_draft(place, map);
     let fifo = keyed(place, map.key, b".d")?;
     let _ = keyed(place, map.key, b".p")?.rename(&fifo, true);
     let link = charge_link(place, map)?;
@@ -864,7 +973,7 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
 
 /// Takes back what is charged, if nobody has yet: who sets the flag in the queue's header does, before the system
 /// call that takes the link away, at whose end a kill would take effect. Without the queue the link decides.
-fn uncharge(place: &Place, map: Option<&Map>, link: &Path, uid: u32, cost: u64) {
+fn uncharge(place: &Place, map: Option<&Map>, link: Option<&Path>, uid: u32, cost: u64) {
     let discharge = || {
         place.accounts().discharge(uid, cost);
         count_down(place);
@@ -874,7 +983,7 @@ fn uncharge(place: &Place, map: Option<&Map>, link: &Path, uid: u32, cost: u64) 
     {
         discharge();
     }
-    if link.unlink().is_ok() {
+    if link.is_some_and(|link| link.unlink().is_ok()) {
         if map.is_none() {
             discharge();
         }
@@ -882,25 +991,27 @@ fn uncharge(place: &Place, map: Option<&Map>, link: &Path, uid: u32, cost: u64) 
     }
 }
 
-fn remove_files(place: &Place, ino: u64, key: Option<Key>) {
+fn remove_files(near: &Near, ino: u64, key: Option<Key>) {
     if let Some(key) = key {
-        let gone = |kind| keyed(place, key, kind).and_then(|path| path.unlink()).is_ok();
-        let _ = gone(b".d") || gone(b".p");
+        let gone = |kind| near.keyed(key, kind).and_then(|path| path.unlink()).is_ok();
+        let _ = gone(b".p") || gone(b".d");
         let _ = gone(b".s");
     }
     for kind in [b".k", b".x"] {
-        let _ = hidden(place, ino, kind).and_then(|path| path.unlink());
+        let _ = near.hidden(ino, kind).and_then(|path| path.unlink());
     }
+}
+
+/// Opens a FIFO for writing. ENXIO: no process has it open.
+fn ask(fifo: &Path) -> Result<()> {
+    fifo.open_own(libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW).map(drop)
 }
 
 /// Whether any process has a FIFO open whose queue's name is gone, so that nobody can open it any
 /// more.
 fn is_open(fifo: &Path) -> bool {
-    match fifo.open_own(libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW) {
-        Err(Errno::ENXIO | Errno::ENOENT) => false,
-        // Open, or not to be found out now: `collect` will.
-        _ => true,
-    }
+    // Otherwise open, or not to be found out now: `collect` will.
+    !matches!(ask(fifo), Err(Errno::ENXIO | Errno::ENOENT))
 }
 
 /// Takes a queue away whose name is gone, if nobody has it open: charge, memory, files.
@@ -920,19 +1031,22 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
             return;
         }
     }
-    if is_open(&fifo) {
-        return;
+    if !is_open(&fifo) {
+        destroy(&Near::new(place), map, charge_link(place, map).ok().as_ref());
     }
-    let h = map.header();
+}
+
+/// Takes a queue away that nobody has open, nor can open any more; with the link that stands for what is charged,
+/// if it may have one.
+fn destroy(near: &Near, map: &Map, link: Option<&Path>) {
+    let (place, h) = (near.place, map.header());
     h.flags.fetch_or(F_DEAD, AcqRel);
-    if let Ok(link) = charge_link(place, map) {
-        uncharge(place, Some(map), &link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
-    }
+    uncharge(place, Some(map), link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
     queue::notify::bell::remove(map);
     // Of another user the files stay for its owner's `collect`; the memory goes now, but for the
     // page that says that the queue is dead.
     map.release_memory();
-    remove_files(place, map.ino, Some(map.key));
+    remove_files(near, map.ino, Some(map.key));
     if place.is_dead() {
         super::life::release(place);
     }
@@ -1029,7 +1143,7 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
             return;
         }
         let map = map_queue(tls, place, ino).ok();
-        uncharge(place, map.as_deref(), &link, uid as u32, cost);
+        uncharge(place, map.as_deref(), Some(&link), uid as u32, cost);
         if let Some(map) = map {
             maps::tidy(tls, map);
         }

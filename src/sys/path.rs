@@ -13,6 +13,10 @@ const MAX: usize = 768;
 pub struct Path {
     bytes: [u8; MAX],
     len: usize,
+    /// Where the kernel begins: the working directory, or [`Path::from`]'s.
+    dir: i32,
+    /// How much of the path that saves it.
+    skip: usize,
 }
 
 impl Path {
@@ -22,7 +26,7 @@ impl Path {
     ///
     /// ENAMETOOLONG.
     pub fn new(parts: &[&[u8]]) -> Result<Path> {
-        let mut path = Path { bytes: [0; MAX], len: 0 };
+        let mut path = Path::empty();
         for part in parts {
             path.push(part)?;
         }
@@ -31,7 +35,15 @@ impl Path {
 
     /// One without anything in it.
     pub fn empty() -> Path {
-        Path { bytes: [0; MAX], len: 0 }
+        Path { bytes: [0; MAX], len: 0, dir: libc::AT_FDCWD, skip: 0 }
+    }
+
+    /// The same file for the methods of this type, found from a directory whose path, with a slash, is the first `skip`
+    /// bytes: the kernel walks less far. For as long as that is open.
+    pub fn from(mut self, dir: &Fd, skip: usize) -> Path {
+        self.dir = dir.0;
+        self.skip = skip.min(self.len);
+        self
     }
 
     /// Appends bytes as they are.
@@ -57,10 +69,7 @@ impl Path {
 
     /// Appends a number as 16 hexadecimal digits.
     pub fn push_hex16(&mut self, value: u64) -> Result<()> {
-        for at in (0..16).rev() {
-            self.push(&[b"0123456789abcdef"[(value >> (4 * at) & 15) as usize]])?;
-        }
-        Ok(())
+        self.push(&core::array::from_fn::<u8, 16, _>(|at| b"0123456789abcdef"[(value >> (60 - 4 * at) & 15) as usize]))
     }
 
     /// Appends a number in decimal.
@@ -80,10 +89,15 @@ impl Path {
         self.bytes.as_ptr().cast()
     }
 
-    /// openat(2) from the working directory; `O_CLOEXEC` always.
+    /// For the kernel, from `self.dir`.
+    fn at(&self) -> *const c_char {
+        self.bytes[self.skip..].as_ptr().cast()
+    }
+
+    /// openat(2); `O_CLOEXEC` always.
     pub fn open(&self, flags: i32, mode: u32) -> Result<Fd> {
         // SAFETY: the path is NUL-terminated.
-        let fd = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, self.as_ptr(), flags | libc::O_CLOEXEC, mode)? };
+        let fd = unsafe { syscall!(SYS_openat, self.dir, self.at(), flags | libc::O_CLOEXEC, mode)? };
         Ok(Fd(fd as i32))
     }
 
@@ -96,7 +110,7 @@ impl Path {
 
     /// readlinkat(2).
     pub fn read_link_at(&self, dir: i32) -> Result<Path> {
-        let mut target = Path { bytes: [0; MAX], len: 0 };
+        let mut target = Path::empty();
         // SAFETY: the buffer is as long as said, less one for the NUL, which is there already.
         let got = unsafe { syscall!(SYS_readlinkat, dir, self.as_ptr(), target.bytes.as_mut_ptr(), MAX - 1)? };
         target.len = got;
@@ -115,7 +129,7 @@ impl Path {
     /// mkdirat(2), then the mode exactly (umask or not); an existing directory is left as it is.
     pub fn make_dir(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        match unsafe { syscall!(SYS_mkdirat, libc::AT_FDCWD, self.as_ptr(), mode & 0o777) } {
+        match unsafe { syscall!(SYS_mkdirat, self.dir, self.at(), mode & 0o777) } {
             Ok(_) => self.chmod(mode),
             Err(Errno::EEXIST) => Ok(()),
             Err(errno) => Err(errno),
@@ -125,47 +139,45 @@ impl Path {
     /// mkdirat(2) of a directory that must not exist, then the mode exactly.
     pub fn make_new_dir(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_mkdirat, libc::AT_FDCWD, self.as_ptr(), mode & 0o777) }?;
+        unsafe { syscall!(SYS_mkdirat, self.dir, self.at(), mode & 0o777) }?;
         self.chmod(mode)
     }
 
     /// rmdir(2).
     pub fn remove_dir(&self) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_unlinkat, libc::AT_FDCWD, self.as_ptr(), libc::AT_REMOVEDIR) }.map(|_| ())
+        unsafe { syscall!(SYS_unlinkat, self.dir, self.at(), libc::AT_REMOVEDIR) }.map(|_| ())
     }
 
     /// fchmodat(2).
     pub fn chmod(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_fchmodat, libc::AT_FDCWD, self.as_ptr(), mode) }.map(|_| ())
+        unsafe { syscall!(SYS_fchmodat, self.dir, self.at(), mode) }.map(|_| ())
     }
 
     /// lchown(2).
     pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_fchownat, libc::AT_FDCWD, self.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }
-            .map(|_| ())
+        unsafe { syscall!(SYS_fchownat, self.dir, self.at(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }.map(|_| ())
     }
 
     /// unlinkat(2).
     pub fn unlink(&self) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_unlinkat, libc::AT_FDCWD, self.as_ptr(), 0) }.map(|_| ())
+        unsafe { syscall!(SYS_unlinkat, self.dir, self.at(), 0) }.map(|_| ())
     }
 
     /// link(2).
     pub fn link(&self, to: &Path) -> Result<()> {
         // SAFETY: both paths are NUL-terminated.
-        unsafe { syscall!(SYS_linkat, libc::AT_FDCWD, self.as_ptr(), libc::AT_FDCWD, to.as_ptr(), 0) }.map(|_| ())
+        unsafe { syscall!(SYS_linkat, self.dir, self.at(), to.dir, to.at(), 0) }.map(|_| ())
     }
 
     /// renameat2(2); `replace` is false: EEXIST if the target exists.
     pub fn rename(&self, to: &Path, replace: bool) -> Result<()> {
         let flags = if replace { 0 } else { libc::RENAME_NOREPLACE };
         // SAFETY: both paths are NUL-terminated.
-        unsafe { syscall!(SYS_renameat2, libc::AT_FDCWD, self.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) }
-            .map(|_| ())
+        unsafe { syscall!(SYS_renameat2, self.dir, self.at(), to.dir, to.at(), flags) }.map(|_| ())
     }
 
     /// symlink(2): this path becomes a link to `target`.
@@ -175,18 +187,18 @@ impl Path {
     /// EEXIST; those of symlink(2).
     pub fn make_link(&self, target: &Path) -> Result<()> {
         // SAFETY: both paths are NUL-terminated.
-        unsafe { syscall!(SYS_symlinkat, target.as_ptr(), libc::AT_FDCWD, self.as_ptr()) }.map(|_| ())
+        unsafe { syscall!(SYS_symlinkat, target.as_ptr(), self.dir, self.at()) }.map(|_| ())
     }
 
     /// mkfifo(3).
     pub fn make_fifo(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_mknodat, libc::AT_FDCWD, self.as_ptr(), libc::S_IFIFO | mode, 0) }.map(|_| ())
+        unsafe { syscall!(SYS_mknodat, self.dir, self.at(), libc::S_IFIFO | mode, 0) }.map(|_| ())
     }
 
     /// lstat(2).
     pub fn stat(&self) -> Result<libc::stat> {
-        stat_path(libc::AT_FDCWD, self.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+        stat_path(self.dir, self.at(), libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// stat(2), from a directory.
