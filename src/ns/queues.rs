@@ -482,16 +482,16 @@ impl Drop for Draft {
         if self.kept {
             return;
         }
-        // Nobody else does, as long as the file is held.
+        // Nobody else does, as long as the file is held. It goes last: by it the rest is found.
+        for path in self.rest.iter().flatten() {
+            let _ = path.unlink();
+        }
         if self.charged {
             self.place.accounts().discharge(self.uid, self.cost);
             count_down(self.place);
         }
         if self.made {
             let _ = self.file.unlink();
-        }
-        for path in self.rest.iter().flatten() {
-            let _ = path.unlink();
         }
     }
 }
@@ -788,6 +788,9 @@ fn too_many(place: &Place) -> Errno {
 
 /// Counts and charges a new queue: ENOSPC (others were faster), EMFILE.
 fn admit(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64) -> Result<()> {
+    // First: at the end of a system call a kill takes effect, which must not fall between what is counted here and the
+    // mark of it in the draft.
+    let limit = if generous() { u64::MAX } else { soft_limit()? };
     let control = place.control();
     let queues_max = control.queues_max.load(Relaxed) as u32;
     let counted = control.queues_count.fetch_update(AcqRel, Acquire, |n| (n < queues_max).then_some(n + 1)).is_ok();
@@ -797,7 +800,7 @@ fn admit(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64) -> Resul
         }
         control.queues_count.fetch_add(1, AcqRel);
     }
-    charge(tls, place, uid, cost, generous()).inspect_err(|_| count_down(place))
+    charge(tls, place, uid, cost, limit).inspect_err(|_| count_down(place))
 }
 
 /// The attributes of a new queue: the caller's, or the namespace's defaults.
@@ -824,12 +827,16 @@ fn attributes(
     Err(Errno::EINVAL)
 }
 
-/// Charges the creator's RLIMIT_MSGQUEUE.
-fn charge(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64, generous: bool) -> Result<()> {
+/// The caller's RLIMIT_MSGQUEUE, bytes.
+fn soft_limit() -> Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the result goes to a local.
     unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_MSGQUEUE, 0, &raw mut limit)? };
-    let limit = if generous { u64::MAX } else { limit.rlim_cur };
+    Ok(limit.rlim_cur)
+}
+
+/// Charges the creator.
+fn charge(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64, limit: u64) -> Result<()> {
     let mut used = 0;
     if place.accounts().charge(uid, cost, limit, &mut used).is_ok() {
         return Ok(());
@@ -861,23 +868,32 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     }
     let near = Near::new(place);
     let path = near.shorten(visible(place, name)?);
-    // The file's new name says which one it is; should the name have come to mean another file just
-    // now, that one was renamed, and gets the right one.
-    let mut ino = path.stat()?.st_ino;
-    let aside = near.hidden(ino, b".x")?;
-    match take_aside(place, &path, &aside) {
-        // Sticky directories and foreign files: the kernel's queue directory answers EPERM.
-        Err(Errno::EACCES) => return Err(Errno::EPERM),
-        other => other?,
-    }
+    // The file's new name says which one it is; should the name have come to mean another file just now, that one was
+    // renamed, and gets the right one.
+    let (mut ino, aside) = loop {
+        let ino = path.stat()?.st_ino;
+        let aside = near.hidden(ino, b".x")?;
+        match take_aside(place, &path, &aside) {
+            // Somebody else was faster, and the name means another file by now.
+            Err(Errno::EEXIST) => {}
+            // Sticky directories and foreign files: the kernel's queue directory answers EPERM.
+            Err(Errno::EACCES) => return Err(Errno::EPERM),
+            Ok(()) => break (ino, aside),
+            Err(errno) => return Err(errno),
+        }
+    };
     let renamed = match aside.stat() {
         // Taken away by somebody who looks for such.
         Err(Errno::ENOENT) => return Ok(()),
         other => other?.st_ino,
     };
     if renamed != ino {
+        match rename_aside(place, ino, renamed) {
+            // As above.
+            Err(Errno::ENOENT) => return Ok(()),
+            other => other?,
+        }
         ino = renamed;
-        aside.rename(&near.hidden(ino, b".x")?, true)?;
     }
     match map_queue(tls, place, ino) {
         Ok(map) => {
@@ -911,7 +927,13 @@ fn take_aside(place: &Place, path: &Path, aside: &Path) -> Result<()> {
             Err(_) => {}
         }
     }
-    path.rename(aside, true)
+    // What is aside already is not to be lost; a second link to the same file may be.
+    path.rename(aside, place.was_mounted())
+}
+
+/// Gives a file that has lost its name, and was taken for another, the hidden name that is its own.
+fn rename_aside(place: &Place, taken_for: u64, ino: u64) -> Result<()> {
+    hidden(place, taken_for, b".x")?.rename(&hidden(place, ino, b".x")?, true)
 }
 
 /// The link that stands for what is charged for a queue without a name.
@@ -1115,8 +1137,18 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         if name.first() == Some(&b't') {
             removed += usize::from(abandoned(place, name, false));
         }
-        let Some(ino) = name.strip_suffix(b".x").and_then(hex) else { return };
-        if let Ok(map) = map_queue(tls, place, ino) {
+        let Some(named) = name.strip_suffix(b".x").and_then(hex) else { return };
+        let aside = hidden(place, named, b".x");
+        let Ok(ino) = aside.and_then(|path| path.stat()).map(|st| st.st_ino) else { return };
+        if ino != named && rename_aside(place, named, ino).is_err() {
+            return;
+        }
+        let found = map_queue(tls, place, ino);
+        if let Err(Errno::ENOENT | Errno::EIO) = found {
+            // Of one that was being taken away there is no more than this.
+            remove_files(&Near::new(place), ino, read_key(place, ino).ok());
+        }
+        if let Ok(map) = found {
             if map.header().flags.load(Acquire) & F_UNLINKED == 0 {
                 if is_being_unlinked(place, &map) {
                     return;
@@ -1142,10 +1174,16 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
             left += 1;
             return;
         }
-        let map = map_queue(tls, place, ino).ok();
-        uncharge(place, map.as_deref(), Some(&link), uid as u32, cost);
-        if let Some(map) = map {
-            maps::tidy(tls, map);
+        match map_queue(tls, place, ino) {
+            Ok(map) => {
+                uncharge(place, Some(&map), Some(&link), uid as u32, cost);
+                maps::tidy(tls, map);
+            }
+            // Its files go after the charge has been taken off: the link was made by one of several who found it
+            // without a name, too late.
+            Err(Errno::ENOENT) => drop(link.unlink()),
+            // Another user's.
+            Err(_) => uncharge(place, None, Some(&link), uid as u32, cost),
         }
         removed += 1;
     });
@@ -1269,17 +1307,17 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
         let _ = path.unlink();
         return false;
     }
-    // First of all what a kill must not lose, which would take effect at the end of a system call. The size is that
-    // which a file gets once it is charged for: a queue's, or a key's and more.
+    for kind in [&b".s"[..], b".p"] {
+        let _ = Path::new(&[place.dir(), b"/q/x/", &key[1..], kind]).and_then(|path| path.unlink());
+    }
+    let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
+    // Last what the rest is found by, at one blow with the charge: a kill takes effect at the end of a system call.
+    // The size is that which a file gets once it is charged for: a queue's, or a key's and more.
     if now.st_size as u64 != 0 && now.st_size as u64 != KEY_SIZE {
         place.accounts().discharge(uid as u32, cost);
         count_down(place);
     }
     let _ = path.unlink();
-    for kind in [&b".s"[..], b".p"] {
-        let _ = Path::new(&[place.dir(), b"/q/x/", &key[1..], kind]).and_then(|path| path.unlink());
-    }
-    let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
     true
 }
 
