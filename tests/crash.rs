@@ -16,7 +16,12 @@ fn no_queue_is_left(outcome: &harness::Outcome) {
 
 #[track_caller]
 fn run(program: &str, arguments: &str) {
-    for mode in Mode::ALL {
+    run_in(&Mode::ALL, program, arguments);
+}
+
+#[track_caller]
+fn run_in(modes: &[Mode], program: &str, arguments: &str) {
+    for &mode in modes {
         if mode == Mode::Native && !harness::kernel_has_queues() {
             continue;
         }
@@ -76,4 +81,10 @@ fn waiters_that_were_killed_are_taken_back() {
 #[test]
 fn queues_come_and_go_in_a_storm_of_signals_and_forks() {
     run("crash_cases", "storm");
+}
+
+/// Not natively: there the account is one with those of all that run beside this.
+#[test]
+fn queues_made_and_unlinked_under_common_names_are_charged_once() {
+    run_in(&[Mode::Shim], "crash_cases", "common-names");
 }

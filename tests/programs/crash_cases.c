@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -335,10 +336,102 @@ static void storm(void)
 	timer(0);
 }
 
+/* ---- several processes make and unlink the same names: what is charged is right afterwards ---- */
+
+static struct mq_attr of_448_bytes = {.mq_maxmsg = 4, .mq_msgsize = 16};
+
+static void limit(rlim_t bytes)
+{
+	struct rlimit l;
+	CHECK(getrlimit(RLIMIT_MSGQUEUE, &l) == 0);
+	l.rlim_cur = bytes < l.rlim_max ? bytes : l.rlim_max;
+	CHECK(setrlimit(RLIMIT_MSGQUEUE, &l) == 0);
+}
+
+/* Makes queues until the limit is reached, and takes them away unless told to keep them. */
+static int room(const char *as, int keep)
+{
+	char own[80];
+	int n = 0;
+	for (mqd_t q;; n++) {
+		snprintf(own, sizeof own, "%s-%s-%d", name, as, n);
+		if ((q = mq_open(own, O_CREAT | O_EXCL | O_RDWR, 0600, &of_448_bytes)) < 0)
+			break;
+		CHECK(mq_close(q) == 0);
+	}
+	CHECK(errno == EMFILE);
+	for (int i = 0; !keep && i < n; i++) {
+		snprintf(own, sizeof own, "%s-%s-%d", name, as, i);
+		CHECK(mq_unlink(own) == 0);
+	}
+	return n;
+}
+
+static void make_and_unlink(unsigned seed)
+{
+	char own[80], buffer[16];
+	mqd_t held[4];
+	int n = 0;
+	for (int i = 0; i < 6000; i++) {
+		snprintf(own, sizeof own, "%s-%d", name, rand_r(&seed) % 3);
+		int what = rand_r(&seed) % 4, create = what < 2 ? O_CREAT : 0;
+		if (what == 3) {
+			CHECK(mq_unlink(own) == 0 || errno == ENOENT);
+			if (n > 0 && rand_r(&seed) % 2)
+				CHECK(mq_close(held[--n]) == 0);
+			continue;
+		}
+		mqd_t q = mq_open(own, create | O_RDWR | O_NONBLOCK, 0600, &of_448_bytes);
+		if (q < 0) {
+			CHECK(!create && errno == ENOENT);
+			continue;
+		}
+		CHECK(mq_send(q, "x", 1, 0) == 0 || errno == EAGAIN);
+		CHECK(what < 2 || mq_receive(q, buffer, sizeof buffer, NULL) == 1 || errno == EAGAIN);
+		if (n < 4 && rand_r(&seed) % 2)
+			held[n++] = q;
+		else
+			CHECK(mq_close(q) == 0);
+	}
+}
+
+static void common_names(void)
+{
+	snprintf(name, sizeof name, "/crash-cases-%d", (int)getpid());
+	limit(10 * 448);
+	int kept = room("kept", 1);
+	CHECK(kept == 10);
+	limit(20 * 448);
+	CHECK(room("more", 0) == 10);
+	limit(RLIM_INFINITY);
+	for (unsigned i = 0; i < 4; i++) {
+		pid_t pid = fork();
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			make_and_unlink(i + 1);
+			_exit(0);
+		}
+	}
+	for (int i = 0, status; i < 4; i++)
+		CHECK(wait(&status) > 0 && status == 0);
+	char own[80];
+	for (int i = 0; i < 3; i++) {
+		snprintf(own, sizeof own, "%s-%d", name, i);
+		CHECK(mq_unlink(own) == 0 || errno == ENOENT);
+	}
+	limit(20 * 448);
+	CHECK(room("more", 0) == 10);
+	for (int i = 0; i < kept; i++) {
+		snprintf(own, sizeof own, "%s-kept-%d", name, i);
+		CHECK(mq_unlink(own) == 0);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } cases[] = {
 		{"jump-out", jump_out}, {"handlers", handlers}, {"cancel", cancel}, {"killed-waiters", killed_waiters}, {"storm", storm},
+		{"common-names", common_names},
 	};
 	for (size_t i = 0; argc > 1 && i < sizeof cases / sizeof *cases; i++)
 		if (strcmp(argv[1], cases[i].name) == 0) {
