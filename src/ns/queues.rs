@@ -1032,8 +1032,13 @@ fn ask(fifo: &Path) -> Result<()> {
 /// Whether any process has a FIFO open whose queue's name is gone, so that nobody can open it any
 /// more.
 fn is_open(fifo: &Path) -> bool {
-    // Otherwise open, or not to be found out now: `collect` will.
-    !matches!(ask(fifo), Err(Errno::ENXIO | Errno::ENOENT))
+    !is_unused(ask(fifo))
+}
+
+/// What [`ask`] says of a FIFO that nobody can open any more. Otherwise it is open, or not to be found out now:
+/// `collect` will.
+fn is_unused(answer: Result<()>) -> bool {
+    matches!(answer, Err(Errno::ENXIO | Errno::ENOENT))
 }
 
 /// Takes a queue away whose name is gone, if nobody has it open: charge, memory, files.
@@ -1042,19 +1047,26 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
     let Ok(place) = Place::of(map.place.load(Relaxed)) else { return };
     // Not by asking where this process has it open itself: closing what was opened to ask would
     // end its notification.
-    let Ok(fifo) = keyed(place, map.key, b".d") else { return };
     if map.fds.load(Acquire) != 0 {
         return;
     }
-    if keyed(place, map.key, b".p").and_then(|path| path.stat()).is_ok() {
-        // Who took the name away may have had no right to the FIFO; nor, then, has this caller.
-        let _ = nameless(place, map);
-        if fifo.stat().is_err() {
+    let near = Near::new(place);
+    let (Ok(named), Ok(fifo)) = (near.keyed(map.key, b".p"), near.keyed(map.key, b".d")) else { return };
+    let mut answer = ask(&fifo);
+    if answer == Err(Errno::ENOENT) {
+        let is_named = named.stat().is_ok();
+        if is_named {
+            // Who took the name away may have had no right to the FIFO; nor, then, has this caller.
+            let _ = nameless(place, map);
+        }
+        // Once more: it may have come from the one name to the other between the two looks.
+        answer = ask(&fifo);
+        if is_named && answer == Err(Errno::ENOENT) {
             return;
         }
     }
-    if !is_open(&fifo) {
-        destroy(&Near::new(place), map, charge_link(place, map).ok().as_ref());
+    if is_unused(answer) {
+        destroy(&near, map, charge_link(place, map).ok().as_ref());
     }
 }
 
