@@ -1019,8 +1019,12 @@ fn remove_files(near: &Near, ino: u64, key: Option<Key>) {
         let _ = gone(b".p") || gone(b".d");
         let _ = gone(b".s");
     }
-    for kind in [b".k", b".x"] {
-        let _ = near.hidden(ino, kind).and_then(|path| path.unlink());
+    let _ = near.hidden(ino, b".k").and_then(|path| path.unlink());
+    // Unless it has been taken away by somebody else already, and another file mistaken for it (see `unlink`).
+    if let Ok(aside) = near.hidden(ino, b".x")
+        && aside.stat().is_ok_and(|st| st.st_ino == ino)
+    {
+        let _ = aside.unlink();
     }
 }
 
