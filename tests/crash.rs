@@ -88,3 +88,9 @@ fn queues_come_and_go_in_a_storm_of_signals_and_forks() {
 fn queues_made_and_unlinked_under_common_names_are_charged_once() {
     run_in(&[Mode::Shim], "crash_cases", "common-names");
 }
+
+/// There is no such directory natively.
+#[test]
+fn names_that_all_may_list_tell_no_keys() {
+    run_in(&[Mode::Shim], "crash_cases", "no-keys-to-see");
+}

@@ -61,7 +61,11 @@ pub fn keyed(place: &Place, key: Key, kind: &[u8]) -> Result<Path> {
 ///
 /// ENOENT: no such queue. EACCES: not for this user.
 fn read_key(place: &Place, ino: u64) -> Result<Key> {
-    let file = hidden(place, ino, b".k")?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK)?;
+    key_in(&hidden(place, ino, b".k")?)
+}
+
+fn key_in(path: &Path) -> Result<Key> {
+    let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK)?;
     let mut key = Key([0; 2]);
     // SAFETY: 16 bytes to a local.
     let got = unsafe { syscall!(SYS_pread64, file.0, key.0.as_mut_ptr(), 16, 0)? };
@@ -468,8 +472,8 @@ impl Draft {
 /// The file of a queue that is being made.
 fn draft_path(place: &Place, key: Key, uid: u32, cost: u64) -> Result<Path> {
     let mut path = Path::new(&[place.dir(), b"/q/t"])?;
+    // Half of the key: everybody may list this directory, and the key is for those who may open the queue.
     path.push_hex16(key.0[0])?;
-    path.push_hex16(key.0[1])?;
     for number in [uid as u64, cost] {
         path.push(b".")?;
         path.push_decimal(number)?;
@@ -1301,7 +1305,7 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     /// Seconds, for files whose mode forbids to ask; making a queue takes well under a millisecond.
     const OLD: i64 = 10;
     let mut parts = name.split(|&b| b == b'.');
-    let (Some(key), Some(uid), Some(cost)) =
+    let (Some(_), Some(uid), Some(cost)) =
         (parts.next(), parts.next().and_then(decimal), parts.next().and_then(decimal))
     else {
         return false;
@@ -1323,8 +1327,11 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
         let _ = path.unlink();
         return false;
     }
-    for kind in [&b".s"[..], b".p"] {
-        let _ = Path::new(&[place.dir(), b"/q/x/", &key[1..], kind]).and_then(|path| path.unlink());
+    // It is a queue's file, with a file for the key, or (see `furnish`) that file itself.
+    if let Ok(key) = read_key(place, st.st_ino).or_else(|_| key_in(&path)) {
+        for kind in [b".s", b".p"] {
+            let _ = keyed(place, key, kind).and_then(|path| path.unlink());
+        }
     }
     let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
     // Last what the rest is found by, at one blow with the charge: a kill takes effect at the end of a system call.

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <mqueue.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -395,6 +396,57 @@ static void make_and_unlink(unsigned seed)
 	}
 }
 
+/* Names in the directory that everybody may list, while queues are made and taken away: none tells the whole of the
+ * number under which a queue's segment lies. */
+static int drafts;
+
+static int look_at_name(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+	(void)st;
+	(void)type;
+	const char *last = path + where->base;
+	if (strncmp(last - 3, "/q/", 3) == 0 && last[0] == 't' && strchr(last, '.')) {
+		drafts++;
+		CHECK(strspn(last + 1, "0123456789abcdef") == 16);
+	}
+	return 0;
+}
+
+static void no_keys_to_see(void)
+{
+	open_queue(4, 8);
+	for (int maker = 0; maker < 2; maker++) {
+		pid_t pid = fork();
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			char mine[64];
+			struct mq_attr attr = {.mq_maxmsg = 4, .mq_msgsize = 8};
+			snprintf(mine, sizeof mine, "/crash-cases-%d", (int)getpid());
+			for (;;) {
+				mqd_t q = mq_open(mine, O_CREAT | O_EXCL | O_RDWR, 0600, &attr);
+				CHECK(q >= 0);
+				CHECK(mq_unlink(mine) == 0);
+				CHECK(mq_close(q) == 0);
+				if (getppid() == 1)
+					_exit(1);
+				/* When the parent has seen enough. */
+				mqd_t stop = mq_open(name, O_RDONLY);
+				if (stop < 0)
+					_exit(0);
+				mq_close(stop);
+			}
+		}
+	}
+	while (drafts < 20)
+		nftw(getenv("MQNS_DIR"), look_at_name, 16, FTW_PHYS);
+	CHECK(mq_unlink(name) == 0);
+	for (int maker = 0; maker < 2; maker++) {
+		int status;
+		CHECK(wait(&status) > 0);
+		CHECK(status == 0);
+	}
+}
+
 static void common_names(void)
 {
 	snprintf(name, sizeof name, "/crash-cases-%d", (int)getpid());
@@ -431,7 +483,7 @@ int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } cases[] = {
 		{"jump-out", jump_out}, {"handlers", handlers}, {"cancel", cancel}, {"killed-waiters", killed_waiters}, {"storm", storm},
-		{"common-names", common_names},
+		{"common-names", common_names}, {"no-keys-to-see", no_keys_to_see},
 	};
 	for (size_t i = 0; argc > 1 && i < sizeof cases / sizeof *cases; i++)
 		if (strcmp(argv[1], cases[i].name) == 0) {
