@@ -198,23 +198,9 @@ impl Polled {
     }
 }
 
-/// poll(2) and its kin. `sleep` is the call itself.
+/// poll(2) and its kin in a process that knows queues. `sleep` is the call itself, `as_is` the same as the program has
+/// made it.
 #[inline(always)]
-unsafe fn poll_with(
-    fds: *mut libc::pollfd,
-    count: libc::nfds_t,
-    timeout: Result<Timeout>,
-    sleep: impl Fn(*mut libc::pollfd, Timeout) -> c_int,
-    as_is: impl FnOnce() -> c_int,
-) -> c_int {
-    if !desc::any() {
-        return as_is();
-    }
-    // SAFETY: the caller's contract.
-    unsafe { poll_queues(fds, count, timeout, sleep, as_is) }
-}
-
-#[inline(never)]
 unsafe fn poll_queues(
     fds: *mut libc::pollfd,
     count: libc::nfds_t,
@@ -318,11 +304,19 @@ unsafe fn about_to_poll(fds: *const libc::pollfd, count: libc::nfds_t) {
 /// The C prototype's.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn poll(fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int {
-    type Poll = unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int) -> c_int;
+    let poll = next!(c"poll": Poll);
+    // SAFETY: the caller's contract.
+    unsafe { if desc::any() { poll_ours(poll, fds, count, timeout) } else { poll(fds, count, timeout) } }
+}
+
+type Poll = unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, c_int) -> c_int;
+
+#[inline(never)]
+unsafe fn poll_ours(next: Poll, fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the caller's contract.
     unsafe {
-        let sleep = |fds, timeout| next!(c"poll": Poll)(fds, count, to_ms(timeout));
-        poll_with(fds, count, Ok(of_ms(timeout)), sleep, || next!(c"poll": Poll)(fds, count, timeout))
+        let sleep = |fds, timeout| next(fds, count, to_ms(timeout));
+        poll_queues(fds, count, Ok(of_ms(timeout)), sleep, || next(fds, count, timeout))
     }
 }
 
@@ -361,20 +355,29 @@ pub unsafe extern "C-unwind" fn ppoll(
     timeout: *const libc::timespec,
     mask: *const libc::sigset_t,
 ) -> c_int {
-    type Ppoll = unsafe extern "C-unwind" fn(
-        *mut libc::pollfd,
-        libc::nfds_t,
-        *const libc::timespec,
-        *const libc::sigset_t,
-    ) -> c_int;
+    let ppoll = next!(c"ppoll": Ppoll);
+    // SAFETY: the caller's contract.
+    unsafe { if desc::any() { ppoll_ours(ppoll, fds, count, timeout, mask) } else { ppoll(fds, count, timeout, mask) } }
+}
+
+type Ppoll =
+    unsafe extern "C-unwind" fn(*mut libc::pollfd, libc::nfds_t, *const libc::timespec, *const libc::sigset_t) -> c_int;
+
+#[inline(never)]
+unsafe fn ppoll_ours(
+    next: Ppoll,
+    fds: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> c_int {
     // SAFETY: the caller's contract.
     unsafe {
         let sleep = |fds, timeout: Timeout| {
             let time = timeout.map(to_timespec);
-            next!(c"ppoll": Ppoll)(fds, count, time.as_ref().map_or(core::ptr::null(), |time| time), mask)
+            next(fds, count, time.as_ref().map_or(core::ptr::null(), |time| time), mask)
         };
-        let user = if desc::any() { of_timespec(timeout) } else { Ok(None) };
-        poll_with(fds, count, user, sleep, || next!(c"ppoll": Ppoll)(fds, count, timeout, mask))
+        poll_queues(fds, count, of_timespec(timeout), sleep, || next(fds, count, timeout, mask))
     }
 }
 
@@ -569,22 +572,6 @@ fn control(
 
 /// epoll_wait(2) and its kin. `sleep` is the call itself, `as_is` the same as the program has made it.
 #[inline(always)]
-unsafe fn epoll_with(
-    epoll: c_int,
-    events: *mut libc::epoll_event,
-    count: c_int,
-    timeout: Result<Timeout>,
-    sleep: impl Fn(Timeout) -> c_int,
-    as_is: impl FnOnce() -> c_int,
-) -> c_int {
-    if !epoll::any() {
-        return settled(as_is());
-    }
-    // SAFETY: the caller's contract.
-    unsafe { epoll_queues(epoll, events, count, timeout, sleep, as_is) }
-}
-
-#[inline(never)]
 unsafe fn epoll_queues(
     epoll: c_int,
     events: *mut libc::epoll_event,
@@ -678,12 +665,37 @@ pub unsafe extern "C-unwind" fn epoll_wait(
     count: c_int,
     timeout: c_int,
 ) -> c_int {
-    type EpollWait = unsafe extern "C-unwind" fn(c_int, *mut libc::epoll_event, c_int, c_int) -> c_int;
+    let wait = next!(c"epoll_wait": EpollWait);
     // SAFETY: the caller's contract.
     unsafe {
-        let sleep = |timeout| next!(c"epoll_wait": EpollWait)(epoll, events, count, to_ms(timeout));
-        let as_is = || next!(c"epoll_wait": EpollWait)(epoll, events, count, timeout);
-        epoll_with(epoll, events, count, Ok(of_ms(timeout)), sleep, as_is)
+        if is_concerned() {
+            wait_ours(wait, epoll, events, count, timeout)
+        } else {
+            wait(epoll, events, count, timeout)
+        }
+    }
+}
+
+type EpollWait = unsafe extern "C-unwind" fn(c_int, *mut libc::epoll_event, c_int, c_int) -> c_int;
+
+/// Whether an epoll_wait can be any of our business.
+#[inline(always)]
+fn is_concerned() -> bool {
+    epoll::any() || notify::any()
+}
+
+#[inline(never)]
+unsafe fn wait_ours(
+    next: EpollWait,
+    epoll: c_int,
+    events: *mut libc::epoll_event,
+    count: c_int,
+    timeout: c_int,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let sleep = |timeout| next(epoll, events, count, to_ms(timeout));
+        epoll_queues(epoll, events, count, Ok(of_ms(timeout)), sleep, || next(epoll, events, count, timeout))
     }
 }
 
@@ -700,13 +712,33 @@ pub unsafe extern "C-unwind" fn epoll_pwait(
     timeout: c_int,
     mask: *const libc::sigset_t,
 ) -> c_int {
-    type EpollPwait =
-        unsafe extern "C-unwind" fn(c_int, *mut libc::epoll_event, c_int, c_int, *const libc::sigset_t) -> c_int;
+    let wait = next!(c"epoll_pwait": EpollPwait);
     // SAFETY: the caller's contract.
     unsafe {
-        let sleep = |timeout| next!(c"epoll_pwait": EpollPwait)(epoll, events, count, to_ms(timeout), mask);
-        let as_is = || next!(c"epoll_pwait": EpollPwait)(epoll, events, count, timeout, mask);
-        epoll_with(epoll, events, count, Ok(of_ms(timeout)), sleep, as_is)
+        if is_concerned() {
+            pwait_ours(wait, epoll, events, count, timeout, mask)
+        } else {
+            wait(epoll, events, count, timeout, mask)
+        }
+    }
+}
+
+type EpollPwait =
+    unsafe extern "C-unwind" fn(c_int, *mut libc::epoll_event, c_int, c_int, *const libc::sigset_t) -> c_int;
+
+#[inline(never)]
+unsafe fn pwait_ours(
+    next: EpollPwait,
+    epoll: c_int,
+    events: *mut libc::epoll_event,
+    count: c_int,
+    timeout: c_int,
+    mask: *const libc::sigset_t,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let sleep = |timeout| next(epoll, events, count, to_ms(timeout), mask);
+        epoll_queues(epoll, events, count, Ok(of_ms(timeout)), sleep, || next(epoll, events, count, timeout, mask))
     }
 }
 
@@ -723,22 +755,41 @@ pub unsafe extern "C-unwind" fn epoll_pwait2(
     timeout: *const libc::timespec,
     mask: *const libc::sigset_t,
 ) -> c_int {
-    type EpollPwait2 = unsafe extern "C-unwind" fn(
-        c_int,
-        *mut libc::epoll_event,
-        c_int,
-        *const libc::timespec,
-        *const libc::sigset_t,
-    ) -> c_int;
+    let wait = next!(c"epoll_pwait2": EpollPwait2);
+    // SAFETY: the caller's contract.
+    unsafe {
+        if is_concerned() {
+            pwait2_ours(wait, epoll, events, count, timeout, mask)
+        } else {
+            wait(epoll, events, count, timeout, mask)
+        }
+    }
+}
+
+type EpollPwait2 = unsafe extern "C-unwind" fn(
+    c_int,
+    *mut libc::epoll_event,
+    c_int,
+    *const libc::timespec,
+    *const libc::sigset_t,
+) -> c_int;
+
+#[inline(never)]
+unsafe fn pwait2_ours(
+    next: EpollPwait2,
+    epoll: c_int,
+    events: *mut libc::epoll_event,
+    count: c_int,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> c_int {
     // SAFETY: the caller's contract.
     unsafe {
         let sleep = |timeout: Timeout| {
             let time = timeout.map(to_timespec);
-            let time = time.as_ref().map_or(core::ptr::null(), |time| time);
-            next!(c"epoll_pwait2": EpollPwait2)(epoll, events, count, time, mask)
+            next(epoll, events, count, time.as_ref().map_or(core::ptr::null(), |time| time), mask)
         };
-        let as_is = || next!(c"epoll_pwait2": EpollPwait2)(epoll, events, count, timeout, mask);
-        let user = if epoll::any() { of_timespec(timeout) } else { Ok(None) };
-        epoll_with(epoll, events, count, user, sleep, as_is)
+        let as_is = || next(epoll, events, count, timeout, mask);
+        epoll_queues(epoll, events, count, of_timespec(timeout), sleep, as_is)
     }
 }
