@@ -79,8 +79,10 @@ int main(int argc, char **argv)
 	sigfillset(&set);
 	posix_spawnattr_setsigdefault(&at, &set);
 	posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-	printf("posix_spawn: %d\n", posix_spawn(&p, probe, &fa, &at, args, environ));
+	int spawned = posix_spawn(&p, probe, &fa, &at, args, environ);
 	finish("posix_spawn", p);
+	/* Not before: the child has the same output. */
+	printf("posix_spawn: %d\n", spawned);
 	printf("posix_spawnp: %s\n", strerrorname_np(posix_spawnp(&p, "no such program", NULL, NULL, args, environ)));
 
 	printf("system: %d\n", system("exit 3"));
