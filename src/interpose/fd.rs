@@ -357,6 +357,7 @@ pub unsafe extern "C-unwind" fn recvmmsg(
 /// that has inherited none.
 #[cfg_attr(test, allow(dead_code))]
 extern "C" fn look_at_inherited() {
+    super::process::begin();
     const TELLING: i32 = libc::O_ACCMODE | libc::O_DSYNC | libc::O_NOFOLLOW | libc::O_DIRECT | libc::O_PATH;
     let (mut bridges, mut count) = ([0; 64], 0);
     for fd in 0..64 {

@@ -74,6 +74,7 @@ pub unsafe extern "C" fn mount(
             None
         };
         let result = next(source, target, kind, flags, data);
+        vfs::look_again();
         if result == 0
             && let Some((record, place)) = bound
             && let Some((_, dir)) = vfs::root_at(AT, target, true)
@@ -205,6 +206,7 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
     }
     // SAFETY: the caller's contract.
     let result = unsafe { next(target, flags) };
+    vfs::look_again();
     // SAFETY: the kernel has read the path.
     let is_file = || unsafe { is_covered_file(target) };
     if result != 0 && ns::generous() && (kernel_says(Errno::EPERM) || kernel_says(Errno::ENOENT) && is_file()) {
@@ -256,6 +258,7 @@ pub unsafe extern "C" fn move_mount(
     type MoveMount = unsafe extern "C" fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int;
     // SAFETY: the caller's contract.
     let result = unsafe { next!(c"move_mount": MoveMount)(from_at, from, to_at, to, flags) };
+    vfs::look_again();
     if result == 0
         && flags & T_EMPTY_PATH == 0
         && let Some((record, place)) = known

@@ -35,6 +35,12 @@ fn remember(fd: i32, place: &'static Place) {
     }
 }
 
+/// Whether there are any.
+#[inline(always)]
+pub fn any() -> bool {
+    COUNT.load(Ordering::Relaxed) != 0
+}
+
 /// Whether a descriptor is one of these.
 #[inline(always)]
 pub fn is_known(fd: i32) -> bool {

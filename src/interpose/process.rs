@@ -228,8 +228,39 @@ fn leave_room() {
     }
 }
 
+/// The process that the image began in.
+static BEGAN_IN: AtomicU32 = AtomicU32::new(0);
+
+/// Before the program begins: what the end of a fork child asks for, so that it finds it in the memory that it
+/// inherits. Each page that the kernel had to give it for that would cost as much as several system calls.
+pub fn begin() {
+    BEGAN_IN.store(crate::sys::getpid(), Relaxed);
+    core::hint::black_box(knows_something());
+    libc_exit();
+}
+
+/// Whether this process has anything that its end matters to, as far as it knows.
+#[inline(always)]
+fn knows_something() -> bool {
+    !member::nobody_has_moved() || super::nsfile::any() || desc::any() || crate::vfs::any_found()
+}
+
+/// The same for certain, but that a fork child does not look for mounts that nobody before it has known.
+#[inline(always)]
+fn has_something() -> bool {
+    knows_something() || BEGAN_IN.load(Relaxed) == crate::sys::getpid() && crate::vfs::any()
+}
+
 /// The process ends: it takes with it what only it has.
-pub extern "C" fn mqns_process_ends() {
+extern "C" fn mqns_process_ends() {
+    if has_something() {
+        process_ends();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn process_ends() {
     // A handler that calls _exit(2) in the middle of this finds locks held by its own thread.
     static ENDING: AtomicU32 = AtomicU32::new(0);
     if ENDING.swap(1, Relaxed) != 0 {
@@ -257,19 +288,23 @@ pub extern "C" fn mqns_process_ends() {
 #[unsafe(link_section = ".fini_array")]
 static AT_EXIT: extern "C" fn() = mqns_process_ends;
 
+/// The next _exit.
+fn libc_exit() -> extern "C" fn(c_int) -> ! {
+    next!(c"_exit": extern "C" fn(c_int) -> !)
+}
+
 /// _exit(2).
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn _exit(status: c_int) -> ! {
     mqns_process_ends();
-    next!(c"_exit": extern "C" fn(c_int) -> !)(status)
+    libc_exit()(status)
 }
 
 /// _Exit(3).
 #[allow(non_snake_case)]
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn _Exit(status: c_int) -> ! {
-    mqns_process_ends();
-    next!(c"_Exit": extern "C" fn(c_int) -> !)(status)
+    _exit(status)
 }
 
 /// Looks a symbol up for a program that does so by handle (dlsym(libc, "mq_open"), as ctypes does),

@@ -56,7 +56,9 @@ pub extern "C" fn unshare(flags: c_int) -> c_int {
 /// setns(2).
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_setns(fd: c_int, kinds: c_int) -> isize {
-    raw_result(ready().and_then(|tls| enter::setns(tls, fd, kinds)).map(|()| 0))
+    let done = ready().and_then(|tls| enter::setns(tls, fd, kinds));
+    crate::vfs::look_again();
+    raw_result(done.map(|()| 0))
 }
 
 /// setns(2).

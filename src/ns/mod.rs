@@ -25,7 +25,7 @@ pub mod queues;
 pub mod sysctl;
 
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::abi::{Errno, Result};
 use crate::sys::local::LocalLock;
@@ -442,115 +442,6 @@ pub fn root() -> Result<Path> {
     let mut own = Path::new(&[b"/dev/shm/mqns-"])?;
     own.push_decimal(uid as u64)?;
     own_root(own, uid)
-}
-
-/// Where the root directory may lie, as the first call has found out: `$MQNS_DIR`, or root's directory and the
-/// user's own. NUL-terminated; and the directory that those are in.
-struct Candidates {
-    /// 0 not known, 1 being found out, 2 known.
-    state: AtomicU32,
-    roots: core::cell::UnsafeCell<[[u8; PATH]; 2]>,
-    above: core::cell::UnsafeCell<[u8; PATH]>,
-    /// Whether one of them was there at the last look.
-    root_exists: AtomicBool,
-    /// How the directory above looked when there was none of them, or how the one asked for did when there was
-    /// nothing in it; 0: nothing is known.
-    missing: AtomicU64,
-}
-// SAFETY: the paths are written by whoever has taken `state` from 0 to 1, and read from 2 on.
-unsafe impl Sync for Candidates {}
-static CANDIDATES: Candidates = Candidates {
-    state: AtomicU32::new(0),
-    roots: core::cell::UnsafeCell::new([[0; PATH]; 2]),
-    above: core::cell::UnsafeCell::new([0; PATH]),
-    root_exists: AtomicBool::new(false),
-    missing: AtomicU64::new(0),
-};
-
-/// Whether the file with the counts of mounts exists. As long as nothing changes in the directory where it, or the
-/// root, would be made, that is one system call: looking for a name that is not there is dear on tmpfs.
-pub fn has_counters() -> bool {
-    if CANDIDATES.state.load(Ordering::Acquire) != 2 && !find_candidates() {
-        return true;
-    }
-    // SAFETY: complete.
-    let (roots, above) = unsafe { (&*CANDIDATES.roots.get(), &*CANDIDATES.above.get()) };
-    let is_asked_for = roots[1][0] == 0;
-    let watched = if is_asked_for && CANDIDATES.root_exists.load(Ordering::Acquire) { &roots[0] } else { above };
-    let missing = CANDIDATES.missing.load(Ordering::Acquire);
-    if missing != 0 && look_of(watched).is_some_and(|(look, _)| look == missing) {
-        return false;
-    }
-    // Read first: what is made from here on has this time or a later one, and changes the look.
-    // SAFETY: room for one.
-    let mut now = unsafe { core::mem::zeroed::<libc::timespec>() };
-    // SAFETY: as above.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut now) };
-    let looks = [above, &roots[0]].map(look_of);
-    let exists = |path: *const u8| {
-        // SAFETY: NUL-terminated.
-        unsafe { syscall!(SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) }.is_ok()
-    };
-    let mut any_root = false;
-    for root in roots.iter().filter(|root| root[0] != 0 && exists(root.as_ptr())) {
-        any_root = true;
-        let len = root.iter().position(|&b| b == 0).unwrap_or(PATH);
-        if Path::new(&[&root[..len], b"/accounts"]).is_ok_and(|path| exists(path.as_ptr().cast())) {
-            return true;
-        }
-    }
-    // Other threads may find one of the two values new and one old: they match nothing, and are made again.
-    CANDIDATES.missing.store(0, Ordering::Release);
-    CANDIDATES.root_exists.store(any_root, Ordering::Release);
-    if (!any_root || is_asked_for)
-        && let Some((look, changed)) = looks[usize::from(any_root)]
-        && changed < (now.tv_sec, now.tv_nsec)
-    {
-        CANDIDATES.missing.store(look, Ordering::Release);
-    }
-    false
-}
-
-/// What changes, not 0, when a file is made in a directory or the directory is made again; and when that was last.
-fn look_of(dir: &[u8; PATH]) -> Option<(u64, (i64, i64))> {
-    let st = crate::sys::path::stat_path(libc::AT_FDCWD, dir.as_ptr().cast(), 0).ok()?;
-    let words = [st.st_mtime as u64, st.st_mtime_nsec as u64, st.st_size as u64, st.st_nlink, st.st_ino];
-    let mix = |h: u64, &word: &u64| (h ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    Some((words.iter().fold(st.st_dev, mix) | 1, (st.st_mtime, st.st_mtime_nsec)))
-}
-
-/// Whether they are known now.
-#[cold]
-fn find_candidates() -> bool {
-    if CANDIDATES.state.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        return CANDIDATES.state.load(Ordering::Acquire) == 2;
-    }
-    let mut own = [0u8; 20];
-    // SAFETY: no pointers.
-    let uid = unsafe { crate::syscall!(SYS_getuid) }.unwrap_or(0);
-    let digits = crate::sys::write_decimal(&mut own, uid as u64);
-    let asked = environment(c"MQNS_DIR").filter(|dir| !dir.is_empty());
-    let asked = asked.map(|dir| &dir[..dir.iter().rposition(|&b| b != b'/').map_or(1, |at| at + 1)]);
-    let roots: [[&[u8]; 2]; 2] = match asked {
-        Some(dir) => [[dir, b""], [b"", b""]],
-        None => [[b"/dev/shm/mqns", b""], [b"/dev/shm/mqns-", &own[..digits]]],
-    };
-    let above = &roots[0][0][..roots[0][0].iter().rposition(|&b| b == b'/').unwrap_or(0).max(1)];
-    // SAFETY: nobody else is here, see `state`.
-    let (to, to_above) = unsafe { (&mut *CANDIDATES.roots.get(), &mut *CANDIDATES.above.get()) };
-    let put = |to: &mut [u8; PATH], parts: &[&[u8]]| {
-        if let Ok(path) = Path::new(parts)
-            && path.as_bytes().len() < PATH
-        {
-            to[..path.as_bytes().len()].copy_from_slice(path.as_bytes());
-        }
-    };
-    for (to, parts) in to.iter_mut().zip(&roots) {
-        put(to, parts);
-    }
-    put(to_above, &[above]);
-    CANDIDATES.state.store(2, Ordering::Release);
-    true
 }
 
 /// The counts of mounts under the root directory ([`Accounts::map_mounts`]), and the device on which that

@@ -7,7 +7,7 @@
 //! Whether a path leads into a superblock is told by the directory that holds its last component: by device
 //! and inode, in a register of the superblocks that have been mounted (`ROOT/m/INODE`, a symbolic link
 //! to the namespace's directory). While none has been under this root, a look at a shared counter is all that
-//! a path costs.
+//! a path costs, or at a clock where there is no counter yet.
 
 pub mod mount;
 pub mod ops;
@@ -30,23 +30,69 @@ static MOUNTS: AtomicUsize = AtomicUsize::new(0);
 /// Device of the root directory.
 static DEVICE: AtomicU64 = AtomicU64::new(0);
 
+/// When this process, or the one it came from by fork, last looked for the counters and found none.
+static LOOKED: AtomicU64 = AtomicU64::new(NEVER);
+/// A time that no clock will show.
+const NEVER: u64 = 1 << 63;
+/// For so long, in ns, nothing can have been mounted after such a look: the first mount under a root directory
+/// waits until the counters have been there for so long ([`await_lookers`]).
+const GRACE: u64 = 10_000_000;
+
+/// CLOCK_MONOTONIC_COARSE, which is read without a system call, and in 4 ns.
+#[inline(always)]
+fn now() -> u64 {
+    let mut now = core::mem::MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: room for one; the kernel has had that clock since 2.6.32, so that it is filled in.
+    let now = unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// The counters have been made: returns when no process goes by an earlier look any more. Everybody goes by the same
+/// clock, which is read before the look there and after the making here, so that it does not matter how
+/// coarse it is, nor where it stands still for a while.
+pub fn await_lookers() {
+    let made = now();
+    while now().wrapping_sub(made) < GRACE {
+        let tick = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        // SAFETY: a local; what is left of it nobody wants to know.
+        let _ = unsafe { syscall!(SYS_nanosleep, &raw const tick, 0) };
+    }
+}
+
+/// What has been seen is no use any more: the process may see other directories from now on.
+pub fn look_again() {
+    LOOKED.store(NEVER, Ordering::Relaxed);
+}
+
+/// The counters of mounts and of virtual mounts, if there are any.
+#[inline(always)]
+fn counters() -> Option<&'static [AtomicU64; 2]> {
+    match MOUNTS.load(Ordering::Relaxed) {
+        0 => look(),
+        // SAFETY: a mapping that stays; the second counter stands behind the first.
+        at => Some(unsafe { &*(at as *const [AtomicU64; 2]) }),
+    }
+}
+
 /// Whether any superblock has ever been mounted under this root.
 #[inline(always)]
 pub fn any() -> bool {
-    match MOUNTS.load(Ordering::Relaxed) {
-        0 => find(),
-        at => {
-            // SAFETY: a mapping that stays.
-            let mounts = unsafe { (*(at as *const AtomicU64)).load(Ordering::Relaxed) };
-            mounts != 0 || virtuals::by_environment()
-        }
-    }
+    counters().is_some_and(|[mounts, _]| mounts.load(Ordering::Relaxed) != 0) || virtuals::by_environment()
 }
 
 /// The same without asking the kernel, for those who have just asked.
 #[inline(always)]
 pub fn any_known() -> bool {
-    MOUNTS.load(Ordering::Relaxed) != 0 && any() || virtuals::by_environment()
+    any_found() || virtuals::by_environment()
+}
+
+/// Whether any has been, as far as this process has asked.
+#[inline(always)]
+pub fn any_found() -> bool {
+    MOUNTS.load(Ordering::Relaxed) != 0 && counters().is_some_and(|[mounts, _]| mounts.load(Ordering::Relaxed) != 0)
 }
 
 /// Whether there are virtual mounts: then a path may lead into a superblock though the kernel knows nothing of it.
@@ -56,30 +102,37 @@ pub fn any_virtual() -> bool {
 }
 
 /// Whether any has ever been made by mount(2).
+#[inline(always)]
 fn any_in_table() -> bool {
-    if MOUNTS.load(Ordering::Relaxed) == 0 && !any() {
-        return false;
-    }
-    match MOUNTS.load(Ordering::Relaxed) {
-        0 => false,
-        // SAFETY: as above; the second counter stands behind the first.
-        at => unsafe { (*(at as *const AtomicU64).add(1)).load(Ordering::Relaxed) != 0 },
-    }
+    counters().is_some_and(|[_, virtuals]| virtuals.load(Ordering::Relaxed) != 0)
 }
 const _: () = assert!(core::mem::offset_of!(Accounts, virtuals) == core::mem::offset_of!(Accounts, mounts) + 8);
 
-/// Looks for the counters. While there is no root directory, which a program without queues does not make, that is
-/// one question to the kernel a call: another process may make the first mount at any time.
+/// The counters, where this process has found none yet: a program without queues does not make them, and another
+/// process may make them, and the first mount, at any time.
+#[inline(never)]
+fn look() -> Option<&'static [AtomicU64; 2]> {
+    let now = now();
+    if now.wrapping_sub(LOOKED.load(Ordering::Relaxed)) < GRACE { None } else { find(now) }
+}
+
 #[cold]
 #[inline(never)]
-fn find() -> bool {
-    if !ns::has_counters() {
-        return virtuals::by_environment();
+fn find(now: u64) -> Option<&'static [AtomicU64; 2]> {
+    match ns::counters() {
+        Ok((mounts, device)) => {
+            DEVICE.store(device, Ordering::Release);
+            let _ = MOUNTS.compare_exchange(0, mounts as usize, Ordering::AcqRel, Ordering::Acquire);
+            counters()
+        }
+        Err(errno) => {
+            // Whatever else is wrong, such as too many open files, does not mean that there are none.
+            if errno == Errno::ENOENT {
+                LOOKED.store(now, Ordering::Relaxed);
+            }
+            None
+        }
     }
-    let Ok((mounts, device)) = ns::counters() else { return virtuals::by_environment() };
-    DEVICE.store(device, Ordering::Release);
-    let _ = MOUNTS.compare_exchange(0, mounts as usize, Ordering::AcqRel, Ordering::Acquire);
-    any()
 }
 
 /// Whether a file of that device can be of a superblock.

@@ -87,7 +87,11 @@ pub fn enter(place: &Place) -> Result<()> {
         Err(Errno::EEXIST) => {}
         other => other?,
     }
-    place.accounts().mounts.fetch_add(1, Ordering::AcqRel);
+    let mounts = &place.accounts().mounts;
+    if mounts.load(Ordering::Acquire) == 0 {
+        super::await_lookers();
+    }
+    mounts.fetch_add(1, Ordering::AcqRel);
     place.control().state.fetch_or(MOUNTED, Ordering::AcqRel);
     Ok(())
 }
