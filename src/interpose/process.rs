@@ -5,7 +5,7 @@
 //! new image too; a process that ends politely takes the queues with it that only it had open.
 
 use core::ffi::{c_char, c_int, c_void};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use super::{jump, next};
 use crate::desc;
@@ -236,7 +236,7 @@ static BEGAN_IN: AtomicU32 = AtomicU32::new(0);
 pub fn begin() {
     BEGAN_IN.store(crate::sys::getpid(), Relaxed);
     core::hint::black_box(knows_something());
-    libc_exit();
+    NEXT_EXIT.store(next_in_libc(c"_exit"), Relaxed);
 }
 
 /// Whether this process has anything that its end matters to, as far as it knows.
@@ -289,15 +289,20 @@ fn process_ends() {
 static AT_EXIT: extern "C" fn() = mqns_process_ends;
 
 /// The next _exit.
-fn libc_exit() -> extern "C" fn(c_int) -> ! {
-    next!(c"_exit": extern "C" fn(c_int) -> !)
-}
+static NEXT_EXIT: AtomicUsize = AtomicUsize::new(0);
 
 /// _exit(2).
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub extern "C" fn _exit(status: c_int) -> ! {
     mqns_process_ends();
-    libc_exit()(status)
+    let next = match NEXT_EXIT.load(Relaxed) {
+        // Called before the constructor.
+        0 => super::find_next(c"_exit"),
+        known => known,
+    };
+    // SAFETY: the symbol's prototype.
+    let next = unsafe { core::mem::transmute::<usize, extern "C" fn(c_int) -> !>(next) };
+    next(status)
 }
 
 /// _Exit(3).
@@ -346,20 +351,26 @@ unsafe extern "C" fn ours_by_name(handle: *mut c_void, name: *const c_char) -> u
     }
 }
 
+/// The next definition of a function that libc has always had, without dlsym, which is ours. 0: there is none, where
+/// libc itself is preloaded before the library; then nobody calls us.
+fn next_in_libc(name: &core::ffi::CStr) -> usize {
+    for version in [c"GLIBC_2.34", c"GLIBC_2.2.5", c"GLIBC_2.17"] {
+        // SAFETY: NUL-terminated names.
+        let at = unsafe { libc::dlvsym(libc::RTLD_NEXT, name.as_ptr(), version.as_ptr()) } as usize;
+        if at != 0 {
+            return at;
+        }
+    }
+    0
+}
+
 /// libc's dlsym.
 #[cfg(not(test))]
 extern "C" fn real_dlsym() -> usize {
-    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     static REAL: AtomicUsize = AtomicUsize::new(0);
     let mut at = REAL.load(Relaxed);
     if at == 0 {
-        for version in [c"GLIBC_2.34", c"GLIBC_2.2.5", c"GLIBC_2.17"] {
-            // SAFETY: constant names.
-            at = unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) } as usize;
-            if at != 0 {
-                break;
-            }
-        }
+        at = next_in_libc(c"dlsym");
         REAL.store(at, Relaxed);
     }
     at
