@@ -729,13 +729,24 @@ long cshim_syscall(long nr, long a, long b, long c, long d, long e, long f)
 
 /* ---- the descriptor as a file ------------------------------------------------------------------ */
 
-extern long mqns_reopen(int, const char *, int);
-extern long mqns_sysctl_open(const char *, int);
+extern long mqns_open_ours(int, const char *, int, mode_t);
 extern long mqns_ioctl(int, unsigned long, long);
 extern long mqns_ns_opened(int, const char *, int, int);
 extern long mqns_vfs_open(int, const char *, int, mode_t);
 extern long mqns_ns_ioctl(int, unsigned long);
-extern void *mqns_next(int);
+extern void *mqns_find_next(int);
+
+/* The next open (0), open64, openat, openat64, ioctl. */
+static inline void *next_of(int which)
+{
+    static void *known[5];
+    void *next = __atomic_load_n(&known[which], __ATOMIC_RELAXED);
+    if (__builtin_expect(next == NULL, 0)) {
+        next = mqns_find_next(which);
+        __atomic_store_n(&known[which], next, __ATOMIC_RELAXED);
+    }
+    return next;
+}
 
 /* open(2) takes a mode only where a file may be made. */
 #define MODE(flags)                                                                                 \
@@ -749,7 +760,7 @@ extern void *mqns_next(int);
 
 /* Of a path that leads to no queue descriptor the next definition opens what it leads to. */
 /* ... and what it has found in /proc/PID/ns is looked at again. */
-static int opened(int dir, const char *path, int flags, int result)
+static inline int opened(int dir, const char *path, int flags, int result)
 {
     if (result >= 0 || errno == ENOENT) {
         long r = mqns_ns_opened(dir, path, flags, result >= 0 ? result : -ENOENT);
@@ -763,28 +774,20 @@ static int opened(int dir, const char *path, int flags, int result)
     int cshim_##name(const char *path, int flags, ...)                                              \
     {                                                                                               \
         MODE(flags)                                                                                 \
-        long r = mqns_sysctl_open(path, flags);                                                     \
-        if (__builtin_expect(r == BYPASS, 1))                                                       \
-            r = mqns_reopen(AT_FDCWD, path, flags);                                                 \
-        if (__builtin_expect(r == BYPASS, 1))                                                       \
-            r = mqns_vfs_open(AT_FDCWD, path, flags, mode);                                         \
+        long r = mqns_open_ours(AT_FDCWD, path, flags, mode);                                       \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             return opened(AT_FDCWD, path, flags,                                                    \
-                          ((int (*)(const char *, int, ...))mqns_next(next))(path, flags, mode));   \
+                          ((int (*)(const char *, int, ...))next_of(next))(path, flags, mode));   \
         return (int)finish(r);                                                                      \
     }
 #define OPENAT(name, next)                                                                          \
     int cshim_##name(int dir, const char *path, int flags, ...)                                     \
     {                                                                                               \
         MODE(flags)                                                                                 \
-        long r = mqns_sysctl_open(path, flags);                                                     \
-        if (__builtin_expect(r == BYPASS, 1))                                                       \
-            r = mqns_reopen(dir, path, flags);                                                      \
-        if (__builtin_expect(r == BYPASS, 1))                                                       \
-            r = mqns_vfs_open(dir, path, flags, mode);                                              \
+        long r = mqns_open_ours(dir, path, flags, mode);                                            \
         if (__builtin_expect(r == BYPASS, 1))                                                       \
             return opened(dir, path, flags,                                                         \
-                          ((int (*)(int, const char *, int, ...))mqns_next(next))(dir, path, flags, mode)); \
+                          ((int (*)(int, const char *, int, ...))next_of(next))(dir, path, flags, mode)); \
         return (int)finish(r);                                                                      \
     }
 OPEN(open, 0)
@@ -804,6 +807,6 @@ int cshim_ioctl(int fd, unsigned long request, ...)
     if (r == BYPASS && (request & ~0xfful) == 0xb700)
         r = mqns_ns_ioctl(fd, request);
     if (__builtin_expect(r == BYPASS, 1))
-        return ((int (*)(int, unsigned long, ...))mqns_next(4))(fd, request, arg);
+        return ((int (*)(int, unsigned long, ...))next_of(4))(fd, request, arg);
     return (int)finish(r);
 }

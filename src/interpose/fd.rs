@@ -6,7 +6,7 @@
 
 use core::ffi::{c_int, c_uint};
 
-use super::{BYPASS, jump, next, nsfile, raw_result, ret, sysctl};
+use super::{BYPASS, aside, jump, next, nsfile, raw_result, ret, sysctl};
 use crate::abi::{self, Errno, FILENT_SIZE, Result};
 use crate::desc::{self, Descriptor};
 use crate::epoll;
@@ -165,6 +165,13 @@ pub extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
 /// fcntl(2); BYPASS: the kernel's answer is right as it is.
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isize {
+    if !desc::is_known(fd) && !nsfile::is_known(fd) {
+        return BYPASS;
+    }
+    aside(move || fcntl_ours(fd, command, argument))
+}
+
+fn fcntl_ours(fd: c_int, command: c_int, argument: isize) -> isize {
     let Some(descriptor) = desc::known(fd) else {
         if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
             epoll::shared(fd);

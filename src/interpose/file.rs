@@ -10,7 +10,7 @@
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
 use super::path::Change;
-use super::{BYPASS, find_next, jump, next, nsfile, path, raw_result, ret, sysctl};
+use super::{BYPASS, aside, find_next, jump, next, nsfile, path, raw_result, ret, sysctl};
 use crate::abi::{Errno, Result};
 use crate::desc;
 use crate::face::{self, From};
@@ -113,14 +113,19 @@ macro_rules! hooks {
         hooks!(@status $result $dir, $path, $flags, $to)
     };
     (@after statx $result:ident $dir:ident $path:ident $flags:ident $mask:ident $to:ident) => {
-        if $result == 0 {
-            // SAFETY: the kernel has accepted the pointers.
-            if let Err(errno) = unsafe { nsfile::extended_status($dir, $path, $flags & NO_FOLLOW == 0, $to) } {
-                return ret(Err(errno)) as c_int;
-            }
-            let path = if $path.is_null() { c"".as_ptr() } else { $path };
-            // SAFETY: as above.
-            unsafe { path::extended_status($dir, path, $flags & NO_FOLLOW == 0, &mut *$to) };
+        // SAFETY: the kernel has accepted the pointers.
+        if $result == 0 && unsafe { is_suspect_x(&*$to) } {
+            let answer = aside(move || {
+                // SAFETY: as above.
+                if let Err(errno) = unsafe { nsfile::extended_status($dir, $path, $flags & NO_FOLLOW == 0, $to) } {
+                    return raw_result(Err(errno));
+                }
+                let path = if $path.is_null() { c"".as_ptr() } else { $path };
+                // SAFETY: as above.
+                unsafe { path::extended_status($dir, path, $flags & NO_FOLLOW == 0, &mut *$to) };
+                0
+            });
+            return ret(crate::sys::check(answer)) as c_int;
         }
     };
     (@after fstatfs $result:ident $fd:ident $to:ident) => { hooks!(@file_system $result $fd $to) };
@@ -171,35 +176,45 @@ macro_rules! hooks {
     };
     (@after $($other:ident)*) => {};
     (@descriptor $result:ident $fd:ident $to:ident) => {
-        if $result == 0 {
-            // SAFETY: the kernel has filled it in.
-            unsafe {
-                if (*$to).st_mode == QUEUE_MODE {
-                    // Perhaps a queue's that has come over exec under a high number.
-                    desc::arrived($fd);
-                    if let Some(result) = face::with_any($fd, |d, _| face::fstat(d, $to)) {
-                        return ret(result) as c_int;
+        // SAFETY: the kernel has filled it in.
+        if $result == 0 && unsafe { is_suspect_descriptor(&*$to) } {
+            let answer = aside(move || {
+                // SAFETY: as above.
+                unsafe {
+                    if (*$to).st_mode == QUEUE_MODE {
+                        // Perhaps a queue's that has come over exec under a high number.
+                        desc::arrived($fd);
+                        if let Some(result) = face::with_any($fd, |d, _| face::fstat(d, $to)) {
+                            return raw_result(result);
+                        }
                     }
+                    nsfile::status_of_descriptor($fd, $to);
+                    path::status_of_descriptor($fd, &mut *$to);
                 }
-                nsfile::status_of_descriptor($fd, $to);
-                path::status_of_descriptor($fd, &mut *$to);
-            }
+                0
+            });
+            return ret(crate::sys::check(answer)) as c_int;
         }
     };
     (@status $result:ident $dir:expr, $path:ident, $flags:expr, $to:ident) => {
-        if $result == 0 {
-            let path = if $path.is_null() { c"".as_ptr() } else { $path };
-            // SAFETY: the kernel has accepted the pointers.
-            if let Err(errno) = unsafe { nsfile::status($dir, path, $flags & NO_FOLLOW == 0, $to) } {
-                return ret(Err(errno)) as c_int;
-            }
-            // SAFETY: as above.
-            unsafe { path::status($dir, path, $flags & NO_FOLLOW == 0, &mut *$to) };
-            // SAFETY: as above.
-            if desc::any() && $flags & NO_FOLLOW != 0 && unsafe { (*$to).st_mode } & libc::S_IFMT == libc::S_IFLNK {
+        // SAFETY: the kernel has accepted the pointers.
+        if $result == 0 && unsafe { is_suspect(&*$to) } {
+            let answer = aside(move || {
+                let path = if $path.is_null() { c"".as_ptr() } else { $path };
                 // SAFETY: as above.
-                unsafe { link_status($dir, path, &mut *$to) };
-            }
+                if let Err(errno) = unsafe { nsfile::status($dir, path, $flags & NO_FOLLOW == 0, $to) } {
+                    return raw_result(Err(errno));
+                }
+                // SAFETY: as above.
+                unsafe { path::status($dir, path, $flags & NO_FOLLOW == 0, &mut *$to) };
+                // SAFETY: as above.
+                if desc::any() && $flags & NO_FOLLOW != 0 && unsafe { (*$to).st_mode } & libc::S_IFMT == libc::S_IFLNK {
+                    // SAFETY: as above.
+                    unsafe { link_status($dir, path, &mut *$to) };
+                }
+                0
+            });
+            return ret(crate::sys::check(answer)) as c_int;
         }
     };
     (@file_system $result:ident $fd:ident $to:ident) => {
@@ -226,9 +241,12 @@ macro_rules! hooks {
     };
     (@link $result:ident $dir:expr, $path:ident, $to:ident, $len:ident) => {
         // SAFETY: the kernel has accepted the pointers.
-        let linked = unsafe { nsfile::linked($dir, $path, $to, $len, kernel_result($result)) };
-        if linked != $result {
-            return ret(crate::sys::check(linked));
+        if unsafe { nsfile::may_be_link($path, $to, $len, $result) } {
+            // SAFETY: as above.
+            let linked = aside(move || unsafe { nsfile::linked($dir, $path, $to, $len, kernel_result($result)) });
+            if linked != $result {
+                return ret(crate::sys::check(linked));
+            }
         }
     };
     (@opened $result:ident $dir:expr, $path:ident, $flags:ident) => {
@@ -253,7 +271,7 @@ macro_rules! hooks {
     (@sysctl write $fd:ident $from:ident $len:ident) => {
         if sysctl::is_known($fd) {
             // SAFETY: the caller's contract; user pointers are accessed with faults caught.
-            return ret(unsafe { sysctl::write($fd, $from.cast(), $len) });
+            return ret(crate::sys::check(aside(move || raw_result(unsafe { sysctl::write($fd, $from.cast(), $len) }))));
         }
     };
     (@sysctl __open_2 $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
@@ -320,9 +338,14 @@ macro_rules! hooks {
     (@target __fxstatat $version:ident $dir:ident $path:ident $to:ident $flags:ident) => { hooks!(@covered $dir, $path, $flags, $to) };
     (@target __fxstatat64 $version:ident $dir:ident $path:ident $to:ident $flags:ident) => { hooks!(@covered $dir, $path, $flags, $to) };
     (@target statx $dir:ident $path:ident $flags:ident $mask:ident $to:ident) => {
-        // SAFETY: the caller's contract.
-        if let Some(result) = unsafe { path::covered_extended($dir, $path, $flags, $mask, $to) } {
-            return ret(result) as c_int;
+        if vfs::any_virtual() {
+            // SAFETY: the caller's contract.
+            let result = aside(move || unsafe {
+                path::covered_extended($dir, $path, $flags, $mask, $to).map_or(BYPASS, raw_result)
+            });
+            if result != BYPASS {
+                return ret(crate::sys::check(result)) as c_int;
+            }
         }
     };
     (@target readlink $path:ident $to:ident $len:ident) => { hooks!(@uncovered_link libc::AT_FDCWD, $path) };
@@ -333,32 +356,46 @@ macro_rules! hooks {
     (@target statvfs64 $path:ident $to:ident) => { hooks!(@covered_system $path $to) };
     (@target $($other:ident)*) => {};
     (@at $dir:expr, $path:expr, $flags:expr, |$t:ident| $answer:expr, $change:expr) => {
-        // SAFETY: a user pointer, which the kernel reads first.
-        if vfs::any() && let Some($t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
-            return ret($answer) as c_int;
-        }
         if vfs::any() {
-            // SAFETY: user pointers, read with faults caught.
-            let result = unsafe { path::change_root($dir, $path, $flags & NO_FOLLOW == 0, $change) };
-            if let Some(result) = result {
-                return ret(result) as c_int;
+            let answer = aside(move || {
+                // SAFETY: a user pointer, which the kernel reads first.
+                if let Some($t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
+                    return raw_result($answer);
+                }
+                // SAFETY: user pointers, read with faults caught.
+                let result = unsafe { path::change_root($dir, $path, $flags & NO_FOLLOW == 0, $change) };
+                result.map_or(BYPASS, raw_result)
+            });
+            if answer != BYPASS {
+                return ret(crate::sys::check(answer)) as c_int;
             }
         }
     };
     (@look $dir:expr, $path:expr, $flags:expr, $mode:expr, $access:expr) => {
-        // SAFETY: a user pointer, which the kernel reads first.
-        if vfs::any() && let Some(t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
-            return ret(ops::access(&t, $mode, $access)) as c_int;
-        }
-        // SAFETY: as above.
-        if let Some(result) = unsafe { path::access_root($dir, $path, $flags & NO_FOLLOW == 0, $mode, $access) } {
-            return ret(result) as c_int;
+        if vfs::any() {
+            let answer = aside(move || {
+                // SAFETY: a user pointer, which the kernel reads first.
+                if let Some(t) = unsafe { vfs::locate($dir, $path, $flags & NO_FOLLOW == 0) } {
+                    return raw_result(ops::access(&t, $mode, $access));
+                }
+                // SAFETY: as above.
+                let result = unsafe { path::access_root($dir, $path, $flags & NO_FOLLOW == 0, $mode, $access) };
+                result.map_or(BYPASS, raw_result)
+            });
+            if answer != BYPASS {
+                return ret(crate::sys::check(answer)) as c_int;
+            }
         }
     };
     (@covered $dir:expr, $path:expr, $flags:expr, $to:ident) => {
-        // SAFETY: the caller's contract.
-        if let Some(result) = unsafe { path::covered_status($dir, $path, $flags & NO_FOLLOW == 0, $to) } {
-            return ret(result) as c_int;
+        if vfs::any_virtual() {
+            // SAFETY: the caller's contract.
+            let result = aside(move || unsafe {
+                path::covered_status($dir, $path, $flags & NO_FOLLOW == 0, $to).map_or(BYPASS, raw_result)
+            });
+            if result != BYPASS {
+                return ret(crate::sys::check(result)) as c_int;
+            }
         }
     };
     (@covered_system $path:ident $to:ident) => {
@@ -375,9 +412,14 @@ macro_rules! hooks {
         }
     };
     (@uncovered_link $dir:expr, $path:expr) => {
-        // SAFETY: the caller's contract.
-        if let Some(errno) = unsafe { path::covered_link($dir, $path) } {
-            return ret(Err(errno));
+        if vfs::any_virtual() {
+            // SAFETY: the caller's contract.
+            let result = aside(move || unsafe {
+                path::covered_link($dir, $path).map_or(BYPASS, |errno| raw_result(Err(errno)))
+            });
+            if result != BYPASS {
+                return ret(crate::sys::check(result));
+            }
         }
     };
     (@into $dir:expr, $path:expr, $flags:expr, $mode:expr) => {
@@ -392,8 +434,9 @@ macro_rules! hooks {
         if desc::is_known($fd) {
             $(hooks!(@$point);)?
             // SAFETY: the caller's contract; user pointers are accessed with faults caught.
-            if let Some(result) = face::with($fd, |$d, $tls| unsafe { $answer }) {
-                return ret(result) as $ret;
+            let answer = aside(move || face::with($fd, |$d, $tls| unsafe { $answer }).map_or(BYPASS, raw_result));
+            if answer != BYPASS {
+                return ret(crate::sys::check(answer)) as $ret;
             }
         }
     };
@@ -402,8 +445,9 @@ macro_rules! hooks {
         if desc::is_known($fd) {
             $(hooks!(@$point);)?
             // SAFETY: the caller's contract; user pointers are accessed with faults caught.
-            if let Some(result) = face::with_any($fd, |$d, $tls| unsafe { $answer }) {
-                return ret(result) as $ret;
+            let answer = aside(move || face::with_any($fd, |$d, $tls| unsafe { $answer }).map_or(BYPASS, raw_result));
+            if answer != BYPASS {
+                return ret(crate::sys::check(answer)) as $ret;
             }
         }
     };
@@ -449,6 +493,29 @@ fn kernel_result(result: isize) -> isize {
     }
     // SAFETY: the address of the calling thread's errno.
     if result == -1 { -(unsafe { *cshim_errno() } as isize) } else { result }
+}
+
+/// Whether what stat(2) has said of a path may have to be put right.
+#[inline(always)]
+fn is_suspect(st: &Stat) -> bool {
+    nsfile::may_be_namespace(st.st_mode, st.st_size as u64)
+        || vfs::any_known() && vfs::is_device(st.st_dev)
+        || desc::any() && st.st_mode & libc::S_IFMT == libc::S_IFLNK
+}
+
+/// The same for statx(2).
+#[inline(always)]
+fn is_suspect_x(x: &libc::statx) -> bool {
+    nsfile::may_be_namespace(x.stx_mode.into(), x.stx_size) || vfs::any_known()
+}
+
+/// The same for fstat(2).
+#[inline(always)]
+fn is_suspect_descriptor(st: &Stat) -> bool {
+    st.st_mode == QUEUE_MODE
+        || nsfile::may_be_namespace(st.st_mode, st.st_size as u64)
+        // Else it is none of the mqueue file system.
+        || matches!(st.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR) && vfs::any()
 }
 
 /// What the FIFO of a queue shows.
@@ -888,6 +955,31 @@ pub unsafe extern "C-unwind" fn mqns_reopen(dir: c_int, path: Path, flags: c_int
     face::with_any(fd, |d, tls| face::reopen(d, tls, flags)).map_or(BYPASS, raw_result)
 }
 
+/// open(2) of whatever is ours; BYPASS: nothing is.
+///
+/// # Safety
+///
+/// `path` is a user pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn mqns_open_ours(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> isize {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if sysctl::may_be_limit(path) {
+            let opened = sysctl::mqns_sysctl_open(path, flags);
+            if opened != BYPASS {
+                return opened;
+            }
+        }
+        if desc::any() {
+            let opened = mqns_reopen(dir, path, flags);
+            if opened != BYPASS {
+                return opened;
+            }
+        }
+        path::mqns_vfs_open(dir, path, flags, mode)
+    }
+}
+
 /// ioctl(2) of a queue descriptor; BYPASS: the kernel's answer is right.
 ///
 /// # Safety
@@ -895,9 +987,14 @@ pub unsafe extern "C-unwind" fn mqns_reopen(dir: c_int, path: Path, flags: c_int
 /// `argument` is what the request takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mqns_ioctl(fd: c_int, request: c_ulong, argument: usize) -> isize {
-    let Some(descriptor) = desc::known(fd).filter(|descriptor| !descriptor.is_path()) else { return BYPASS };
-    // SAFETY: the caller's contract.
-    unsafe { face::ioctl(&descriptor, request as u32, argument) }.map_or(BYPASS, raw_result)
+    if !desc::is_known(fd) {
+        return BYPASS;
+    }
+    aside(move || {
+        let Some(descriptor) = desc::known(fd).filter(|descriptor| !descriptor.is_path()) else { return BYPASS };
+        // SAFETY: the caller's contract.
+        unsafe { face::ioctl(&descriptor, request as u32, argument) }.map_or(BYPASS, raw_result)
+    })
 }
 
 /// What of syscall(2) concerns a queue descriptor; BYPASS: it is none, or the kernel is right.
@@ -931,16 +1028,7 @@ pub unsafe extern "C" fn mqns_file(nr: i64, fd: c_int, a: usize, b: usize, c: us
 
 /// The next definition of a variadic function, by its number in `cshim/`.
 #[unsafe(no_mangle)]
-pub extern "C" fn mqns_next(which: c_int) -> usize {
-    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+pub extern "C" fn mqns_find_next(which: c_int) -> usize {
     const NAMES: [&core::ffi::CStr; 5] = [c"open", c"open64", c"openat", c"openat64", c"ioctl"];
-    static NEXT: [AtomicUsize; NAMES.len()] = [const { AtomicUsize::new(0) }; NAMES.len()];
-    let slot = &NEXT[which as usize % NAMES.len()];
-    let known = slot.load(Relaxed);
-    if known != 0 {
-        return known;
-    }
-    let found = find_next(NAMES[which as usize % NAMES.len()]);
-    slot.store(found, Relaxed);
-    found
+    find_next(NAMES[which as usize % NAMES.len()])
 }

@@ -33,6 +33,14 @@ pub fn raw_result(result: Result<usize>) -> isize {
     }
 }
 
+/// Does out of the way what a hook rarely has to do, so that it needs no room on the stack, and saves no
+/// registers, for what is not ours. As [`raw_result`], or [`BYPASS`]. Not to be unwound by pthread_cancel.
+#[cold]
+#[inline(never)]
+pub fn aside(answer: impl FnOnce() -> isize) -> isize {
+    answer()
+}
+
 unsafe extern "C" {
     fn cshim_errno() -> *mut i32;
 }

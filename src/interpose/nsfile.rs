@@ -163,10 +163,29 @@ fn id_of(dir: &Path) -> u64 {
 /// `path` is NUL-terminated, as the kernel has found.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: c_int, result: c_int) -> isize {
-    if flags & libc::O_NOFOLLOW != 0 {
-        // The link itself.
+    // SAFETY: the caller's contract.
+    let name = unsafe { CStr::from_ptr(path) }.to_bytes();
+    // O_NOFOLLOW: the link itself.
+    if flags & libc::O_NOFOLLOW != 0 || !is_telling(name) && MOUNTED.load(Ordering::Relaxed) == 0 {
         return BYPASS;
     }
+    // SAFETY: the caller's contract.
+    super::aside(move || unsafe { put_right(dir, path, flags, result) })
+}
+
+/// Whether the end of a path is that of one of the files that are looked at after they have been opened.
+#[inline(always)]
+fn is_telling(name: &[u8]) -> bool {
+    // ipc; msg_max and the like, msg_default; mounts, mountstats, mountinfo, mtab.
+    const ENDS: [&[u8; 2]; 6] = [b"pc", b"ax", b"lt", b"ts", b"fo", b"ab"];
+    let [.., a, b] = *name else { return false };
+    ENDS.iter().fold(false, |found, &end| found | (u16::from_le_bytes([a, b]) == u16::from_le_bytes(*end)))
+}
+
+/// # Safety
+///
+/// As [`mqns_ns_opened`].
+unsafe fn put_right(dir: c_int, path: *const c_char, flags: c_int, result: c_int) -> isize {
     if result >= 0 && crate::vfs::any_known() {
         // SAFETY: the caller's contract.
         let name = unsafe { CStr::from_ptr(path) }.to_bytes();
@@ -271,6 +290,21 @@ pub unsafe fn linked(dir: c_int, path: *const c_char, to: *mut u8, len: usize, g
     }
 }
 
+/// Whether [`linked`] may say otherwise than the kernel, which has returned `got`, or -1.
+///
+/// # Safety
+///
+/// As [`linked`].
+#[inline(always)]
+pub unsafe fn may_be_link(path: *const c_char, to: *const u8, len: usize, got: isize) -> bool {
+    // SAFETY: the kernel has stored so many bytes; the path is NUL-terminated.
+    unsafe {
+        // A part of it; `/control`, `(deleted)`; `ipc:[...]`.
+        got > 0 && (got as usize == len || matches!(*to.add(got as usize - 1), b'l' | b')' | b']'))
+            || of_task::is_candidate(path)
+    }
+}
+
 /// The number to show for what stat(2) has been asked about, if it is a virtual namespace.
 ///
 /// # Safety
@@ -297,6 +331,12 @@ unsafe fn id_of_path(dir: c_int, path: *const c_char, follow: bool, size: i64) -
 /// What the files of the kernel's namespaces have in common.
 fn kernel_file() -> Result<libc::stat> {
     Path::new(&[b"/proc/thread-self/ns/mnt"])?.open(libc::O_RDONLY, 0)?.stat()
+}
+
+/// Whether a file may be a namespace, the kernel's or one of ours, by its mode and size.
+#[inline(always)]
+pub fn may_be_namespace(mode: u32, size: u64) -> bool {
+    size == CONTROL_SIZE || size == 0 && mode == libc::S_IFREG | 0o444
 }
 
 /// After stat(2) has succeeded.

@@ -6,7 +6,7 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 
-use super::{BYPASS, jump, next, raw_result, ret};
+use super::{BYPASS, aside, jump, next, raw_result, ret};
 use crate::abi::{Errno, Result};
 use crate::face;
 use crate::ns::Referred;
@@ -93,8 +93,14 @@ macro_rules! hooks {
         /// The C prototype's.
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> c_int {
-            if let Some($t) = target($at, $path, $follow) {
-                return ret($answer) as c_int;
+            if vfs::any() {
+                let answer = aside(move || match target($at, $path, $follow) {
+                    Some($t) => raw_result($answer),
+                    None => BYPASS,
+                });
+                if answer != BYPASS {
+                    return ret(crate::sys::check(answer)) as c_int;
+                }
             }
             let next = next!($name: unsafe extern "C-unwind" fn($($type),*) -> c_int);
             // SAFETY: the caller's contract is its.
@@ -915,10 +921,14 @@ pub unsafe extern "C" fn chdir(path: Path) -> c_int {
 }
 
 /// Whether a path is that of a queue's file, or of the directory; an error if it leads nowhere.
+#[inline(always)]
 fn is_of_file_system(path: Path, follow: bool) -> bool {
-    if !vfs::any() {
-        return false;
-    }
+    vfs::any() && leads_to_file_system(path, follow)
+}
+
+#[cold]
+#[inline(never)]
+fn leads_to_file_system(path: Path, follow: bool) -> bool {
     match target(AT, path, follow) {
         Some(t) => t.stat().is_ok(),
         // SAFETY: only the kernel reads the path.
@@ -992,6 +1002,13 @@ pub unsafe extern "C" fn mqns_vfs_open(at: c_int, path: Path, flags: c_int, mode
     if !vfs::any() {
         return BYPASS;
     }
+    // SAFETY: the caller's contract.
+    unsafe { open(at, path, flags, mode) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn open(at: c_int, path: Path, flags: c_int, mode: c_uint) -> isize {
     if flags & libc::O_TMPFILE == libc::O_TMPFILE {
         // SAFETY: only the kernel reads the path.
         let there = unsafe { vfs::any_root_at(at, path, true) };
@@ -1052,9 +1069,6 @@ pub unsafe fn status(at: c_int, path: Path, follow: bool, st: &mut libc::stat) {
 
 /// The same after fstat(2).
 pub fn status_of_descriptor(fd: c_int, st: &mut libc::stat) {
-    if !vfs::any() {
-        return;
-    }
     // SAFETY: NUL-terminated.
     unsafe { status(fd, c"".as_ptr(), true, st) }
 }

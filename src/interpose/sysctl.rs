@@ -61,9 +61,15 @@ pub fn is_known(fd: i32) -> bool {
 /// `fd` is closed.
 #[inline(always)]
 pub fn forget(fd: i32) {
-    if COUNT.load(Ordering::Relaxed) != 0
-        && let Some((slot, limit, place)) = find(fd)
-    {
+    if COUNT.load(Ordering::Relaxed) != 0 {
+        forget_known(fd);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn forget_known(fd: i32) {
+    if let Some((slot, limit, place)) = find(fd) {
         let packed = slot.swap(0, Ordering::AcqRel);
         COUNT.fetch_sub(1, Ordering::Relaxed);
         let mut text = [0u8; 64];
@@ -98,6 +104,18 @@ fn remember(packed: u64) {
             return;
         }
     }
+}
+
+/// Whether a path may be that of one of these files, by a look at two bytes.
+///
+/// # Safety
+///
+/// `path` is a user pointer, at which open(2) would be a crash instead of EFAULT.
+#[inline(always)]
+pub unsafe fn may_be_limit(path: *const c_char) -> bool {
+    let path = path.cast::<u8>();
+    // SAFETY: the caller's contract; of a string that begins with a slash there is a second byte.
+    !path.is_null() && unsafe { path.read() == b'/' && path.add(1).read() == b'p' }
 }
 
 /// open(2) of a path; BYPASS: it is none of these files.

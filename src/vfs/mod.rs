@@ -30,10 +30,9 @@ static MOUNTS: AtomicUsize = AtomicUsize::new(0);
 /// Device of the root directory.
 static DEVICE: AtomicU64 = AtomicU64::new(0);
 
-/// When this process, or the one it came from by fork, last looked for the counters and found none.
-static LOOKED: AtomicU64 = AtomicU64::new(NEVER);
-/// A time that no clock will show.
-const NEVER: u64 = 1 << 63;
+/// Until when nothing can have been mounted, because this process, or the one it came from by fork, has looked for the
+/// counters and found none. 0: it has not.
+static NONE_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// For so long, in ns, nothing can have been mounted after such a look: the first mount under a root directory
 /// waits until the counters have been there for so long ([`await_lookers`]).
 const GRACE: u64 = 10_000_000;
@@ -64,17 +63,21 @@ pub fn await_lookers() {
 
 /// What has been seen is no use any more: the process may see other directories from now on.
 pub fn look_again() {
-    LOOKED.store(NEVER, Ordering::Relaxed);
+    NONE_UNTIL.store(0, Ordering::Relaxed);
 }
 
-/// The counters of mounts and of virtual mounts, if there are any.
+/// The counters of mounts and of virtual mounts, if this process knows them.
+#[inline(always)]
+fn found() -> Option<&'static [AtomicU64; 2]> {
+    let at = MOUNTS.load(Ordering::Relaxed) as *const [AtomicU64; 2];
+    // SAFETY: null or a mapping that stays; the second counter stands behind the first.
+    unsafe { at.as_ref() }
+}
+
+/// The counters, if there are any.
 #[inline(always)]
 fn counters() -> Option<&'static [AtomicU64; 2]> {
-    match MOUNTS.load(Ordering::Relaxed) {
-        0 => look(),
-        // SAFETY: a mapping that stays; the second counter stands behind the first.
-        at => Some(unsafe { &*(at as *const [AtomicU64; 2]) }),
-    }
+    found().or_else(look)
 }
 
 /// Whether any superblock has ever been mounted under this root.
@@ -92,7 +95,7 @@ pub fn any_known() -> bool {
 /// Whether any has been, as far as this process has asked.
 #[inline(always)]
 pub fn any_found() -> bool {
-    MOUNTS.load(Ordering::Relaxed) != 0 && counters().is_some_and(|[mounts, _]| mounts.load(Ordering::Relaxed) != 0)
+    found().is_some_and(|[mounts, _]| mounts.load(Ordering::Relaxed) != 0)
 }
 
 /// Whether there are virtual mounts: then a path may lead into a superblock though the kernel knows nothing of it.
@@ -113,7 +116,9 @@ const _: () = assert!(core::mem::offset_of!(Accounts, virtuals) == core::mem::of
 #[inline(never)]
 fn look() -> Option<&'static [AtomicU64; 2]> {
     let now = now();
-    if now.wrapping_sub(LOOKED.load(Ordering::Relaxed)) < GRACE { None } else { find(now) }
+    let left = NONE_UNTIL.load(Ordering::Relaxed).wrapping_sub(now);
+    // More is left on another clock only: that of a time namespace.
+    if (1..=GRACE).contains(&left) { None } else { find(now) }
 }
 
 #[cold]
@@ -123,12 +128,12 @@ fn find(now: u64) -> Option<&'static [AtomicU64; 2]> {
         Ok((mounts, device)) => {
             DEVICE.store(device, Ordering::Release);
             let _ = MOUNTS.compare_exchange(0, mounts as usize, Ordering::AcqRel, Ordering::Acquire);
-            counters()
+            found()
         }
         Err(errno) => {
             // Whatever else is wrong, such as too many open files, does not mean that there are none.
             if errno == Errno::ENOENT {
-                LOOKED.store(now, Ordering::Relaxed);
+                NONE_UNTIL.store(now + GRACE, Ordering::Relaxed);
             }
             None
         }
