@@ -56,6 +56,7 @@ both!(
     story_of_a_mount,
     story_of_a_detached_mount,
     story_of_a_mount_in_a_user_namespace,
+    first_mount_is_seen_by_the_next_path,
     last_exit_against_creators,
     last_exit_against_openers,
     last_exit_against_readers,
@@ -1334,6 +1335,19 @@ fn runs(mode: Mode, command: &[&str]) {
     if mode == Mode::Shim {
         nothing_is_left(&dir, Look::AtOnce);
         nothing_is_charged(&dir);
+    }
+}
+
+/// By a process that has just seen that there is none.
+fn first_mount_is_seen_by_the_next_path(mode: Mode) {
+    if !can_or_skip(mode) {
+        return;
+    }
+    for _ in 0..20 {
+        let (state, place) = (StateDir::new(), StateDir::new());
+        let run = Run::new(mode, "unshare").arg("-m").arg(program("fs_first")).arg(place.path());
+        let outcome = run.dir(&state).run();
+        assert!(outcome.ok() && outcome.stderr.is_empty(), "{outcome:?}");
     }
 }
 
