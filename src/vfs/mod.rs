@@ -387,7 +387,8 @@ fn read_link(dir: &Fd, name: &Path, to: &mut [u8; PATH_MAX]) -> Option<usize> {
 
 /// The namespace whose superblock a directory is.
 pub fn superblock(dev: u64, ino: u64) -> Option<Referred> {
-    if !is_device(dev) {
+    // Not all who ask have looked for the counters, and with them for the device.
+    if counters().is_none() || !is_device(dev) {
         return None;
     }
     let tls = tls();
