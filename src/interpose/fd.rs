@@ -166,6 +166,9 @@ pub extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isize {
     if !desc::is_known(fd) && !nsfile::is_known(fd) {
+        if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
+            epoll::shared(fd);
+        }
         return BYPASS;
     }
     aside(move || fcntl_ours(fd, command, argument))
@@ -173,9 +176,6 @@ pub extern "C" fn mqns_fcntl(fd: c_int, command: c_int, argument: isize) -> isiz
 
 fn fcntl_ours(fd: c_int, command: c_int, argument: isize) -> isize {
     let Some(descriptor) = desc::known(fd) else {
-        if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
-            epoll::shared(fd);
-        }
         if !nsfile::is_known(fd) || !matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC | libc::F_GETFL) {
             return BYPASS;
         }

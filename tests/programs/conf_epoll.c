@@ -304,6 +304,12 @@ CASE("8", a_duplicate_of_a_set_is_the_same_set)
 	put(a, "x", 0);
 	struct epoll_event ev[2];
 	EQ(epoll_wait(d, ev, 2, -1), 2);
+	/* By the other way, and added to behind the back of the first number. */
+	mqd_t c = make(qname("c"), O_RDWR, 2, 8);
+	int f = set_of(c, EPOLLIN);
+	EQ(told(f, 0), -1);
+	add(OK(fcntl(f, F_DUPFD_CLOEXEC, 0)), b, EPOLLIN);
+	EQ(told(f, 0), b);
 	/* The number anew, for an empty set. */
 	EQ(dup2(OK(epoll_create1(0)), e), e);
 	EQ(told(e, 0), -1);
