@@ -182,7 +182,7 @@ impl Polled {
     }
 
     fn of_queues(&self) -> impl Iterator<Item = &libc::pollfd> {
-        self.fds[..self.len].iter().filter(|entry| entry.fd >= 0 && desc::is_known(entry.fd))
+        self.fds[..self.len].iter().filter(|entry| entry.fd >= 0 && readiness(entry.fd).is_some())
     }
 
     /// Tells the user.
@@ -255,11 +255,11 @@ unsafe fn poll_queues(
         // What the kernel says of the others holds.
         // SAFETY: as above.
         let Some(mut now) = (unsafe { Polled::read(fds, count) }) else { return result };
-        let is_told = |entry: &&libc::pollfd| entry.fd >= 0 && !desc::is_known(entry.fd) && entry.revents != 0;
+        let is_told = |entry: &&libc::pollfd| entry.fd >= 0 && readiness(entry.fd).is_none() && entry.revents != 0;
         let total = now.look() + now.fds[..now.len].iter().filter(is_told).count();
         if total > 0 || left == Some(0) {
             // SAFETY: as above.
-            return unsafe { now.write(fds, total) };
+            return settled(unsafe { now.write(fds, total) });
         }
     }
 }
@@ -268,7 +268,7 @@ unsafe fn poll_queues(
 fn poll_others(polled: &mut Polled, sleep: &impl Fn(*mut libc::pollfd, Timeout) -> c_int) -> Option<usize> {
     let mut others = polled.fds;
     for entry in &mut others[..polled.len] {
-        if desc::is_known(entry.fd) {
+        if readiness(entry.fd).is_some() {
             entry.fd = -1;
         }
     }
@@ -594,7 +594,7 @@ unsafe fn epoll_queues(
         // SAFETY: the caller's contract.
         match unsafe { report(set, members, events, count as usize) } {
             Ok(0) if timeout != Some(0) => {}
-            Ok(ready) => return ready as c_int,
+            Ok(ready) => return settled(ready as c_int),
             Err(errno) => return fails(errno),
         }
         let is_ready = |m: &Member| readiness(m.fd).is_some_and(|now| now & m.events != 0);

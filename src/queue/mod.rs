@@ -102,22 +102,19 @@ pub(crate) struct After<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Releases the lock, then wakes whom the operation served and delivers the notification that
-    /// it has set off, before it tells those who poll.
+    /// Releases the lock, then wakes whom the operation served, tells those who poll, or delivers the notification
+    /// that it has set off.
     #[inline(always)]
     fn finish(self, after: After<'a>, fd: i32) {
         let map = self.map;
-        let deliver = || {
-            if let Some(fired) = after.fire {
-                fired.deliver(map, fd);
-            }
-        };
         match (after.wake, after.tell) {
-            (None, Some(tell)) => return self.tell(fd, tell, deliver),
+            (None, Some(tell)) => self.tell(fd, tell),
             (Some(wake), _) => wake.release_and_wake(self, fd),
             (None, None) => drop(self),
         }
-        deliver();
+        if let Some(fired) = after.fire {
+            fired.deliver(map, fd);
+        }
     }
 }
 
@@ -247,13 +244,15 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
     Ok(after)
 }
 
-/// A message was put into a queue that somebody polls.
+/// A message was put into a queue that somebody polls. If it has set off a notification, both reach a process that
+/// has asked for both at once: poll(2) neither ends with EINTR, nor before the signal.
 fn tell_pollers(section: &Section<'_>, fd: i32, after: &mut After<'_>) {
-    after.tell = poll::sent(section, fd);
-    if after.tell.is_none()
-        && let Some(fired) = &mut after.fire
-    {
-        fired.signal_poller(section, fd);
+    match &mut after.fire {
+        None => after.tell = poll::sent(section, fd),
+        Some(fired) => {
+            poll::sync(section, fd, true);
+            fired.signal_poller(section, fd);
+        }
     }
 }
 

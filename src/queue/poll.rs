@@ -120,18 +120,17 @@ pub(super) fn sent(section: &Section<'_>, fd: i32) -> Option<Tell> {
 }
 
 impl Section<'_> {
-    /// Releases the lock, calls `first`, and writes the packet; then looks again. Signal handlers are put off
+    /// Releases the lock and writes the packet; then looks again. Signal handlers are put off
     /// until it is done, for they might not come back.
     ///
     /// If the thread dies before it has looked again, the kernel marks the teller's word, and the next operation
     /// counts the packets (as it does after a death in a critical section).
     #[cold]
     #[inline(never)]
-    pub(super) fn tell(self, fd: i32, _: Tell, first: impl FnOnce()) {
+    pub(super) fn tell(self, fd: i32, _: Tell) {
         let (map, tls) = (self.map, self.tls);
         tls.enter_critical();
         let outer = self.into_held().release_towards(&map.header().teller);
-        first();
         let _ = token(fd, true);
         told(map, tls, fd);
         tls.robust().list_op_pending.store(outer, Relaxed);
