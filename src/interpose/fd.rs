@@ -31,7 +31,9 @@ pub extern "C-unwind" fn close(fd: c_int) -> c_int {
     if !desc::is_known(fd) && !nsfile::is_known(fd) {
         sysctl::forget(fd);
         epoll::closing(fd as c_uint, fd as c_uint);
-        return next!(c"close": extern "C-unwind" fn(c_int) -> c_int)(fd);
+        let result = next!(c"close": extern "C-unwind" fn(c_int) -> c_int)(fd);
+        notify::other_closed();
+        return result;
     }
     ret(crate::sys::check(mqns_close(fd))) as c_int
 }
@@ -48,8 +50,9 @@ pub extern "C" fn mqns_close(fd: c_int) -> isize {
         nsfile::closed(fd);
         super::mount::closed(fd);
     }
-    if let (Some(closed), Ok(tls)) = (closed, tls::ready()) {
-        closed.finish(tls);
+    match (closed, tls::ready()) {
+        (Some(closed), Ok(tls)) => closed.finish(tls),
+        _ => notify::other_closed(),
     }
     raw_result(result)
 }
@@ -72,7 +75,9 @@ pub extern "C" fn mqns_close_range(first: c_uint, last: c_uint, flags: c_int) ->
             at = desc::next_known(fd as u32 + 1, last);
         }
     }
-    raw_result(close(first, last))
+    let result = close(first, last);
+    notify::other_closed();
+    raw_result(result)
 }
 
 /// close_range(2).
@@ -100,6 +105,7 @@ pub extern "C" fn closefrom(low: c_int) {
     if crate::sys::check(mqns_close_range(first, c_uint::MAX, 0)).is_err() {
         // A kernel without close_range: libc knows another way.
         next!(c"closefrom": extern "C" fn(c_int))(low);
+        notify::other_closed();
     }
 }
 
@@ -137,8 +143,9 @@ pub extern "C" fn mqns_dup3(from: c_int, to: c_int, flags: c_int, same_allowed: 
         sysctl::duplicated(from, to);
         nsfile::duplicated(from, to);
         through::duplicated(from, to);
-        if let (Some(closed), Ok(tls)) = (replaced, tls::ready()) {
-            closed.finish(tls);
+        match (replaced, tls::ready()) {
+            (Some(closed), Ok(tls)) => closed.finish(tls),
+            _ => notify::other_closed(),
         }
     }
     raw_result(result)

@@ -1,9 +1,12 @@
 //! mq_notify(3): one registration a queue.
 //!
 //! The record in the segment counts only while its owner holds a POSIX record lock on the FIFO, at
-//! a byte of the registration's own ([`LOCK_BASE`] + ticket). The kernel keeps that lock by the very
+//! a byte that nobody else locks ([`LOCK_BASE`] + `Notify::lock`). The kernel keeps that lock by the very
 //! rule it has for notifications: one process, not inherited by fork, released when the process
 //! closes any descriptor of the queue or dies, kept over exec if every descriptor survives.
+//!
+//! A process that registers again and again after each signal keeps its lock meanwhile, and knows that it does
+//! ([`own`]): neither the lock nor its holder is asked for again.
 //!
 //! A signal goes out by rt_sigqueueinfo(2) after the lock is released. Where the sender may not signal the
 //! owner, or cannot name it, the kernel is made to do it: see [`bell`].
@@ -21,11 +24,12 @@ use crate::shm::layout::{F_NOTIFY, FIRED};
 use crate::sys::{futex, getpid, path::Path, tls::Tls};
 use crate::syscall;
 
-pub use own::{Meaning, any, exec_begins, exec_failed, on_signal, settle};
+pub use own::{Meaning, any, exec_begins, exec_failed, has_bell, on_signal, other_closed, settle};
 
 /// Where the record locks of registrations begin; locks of the program itself are kept below.
 pub const LOCK_BASE: i64 = 1 << 62;
-const TICKETS: u64 = 1 << 32;
+/// How many there are: what follows is `crate::offset`'s. Counting never gets that far.
+const LOCKS: u64 = 1 << 61;
 /// `si_code` of a notification (asm-generic/siginfo.h).
 pub const SI_MESGQ: i32 = -3;
 /// `Notify::state`: the registration has a bell.
@@ -47,33 +51,35 @@ pub struct Registration {
 /// A registration that has just been consumed by a message.
 pub(crate) struct Fired {
     what: Registration,
-    ticket: u64,
+    lock: u64,
     pid_ns: u64,
     proc_dev: u32,
     /// The owner's process id as we see it, if that has been found out already.
     owner: Option<i32>,
+    /// The owner is the calling process.
+    to_self: bool,
     /// The signal is the bell's.
     by_bell: bool,
     /// The signal has been sent, or there shall be none.
     done: bool,
 }
 
-fn flock(ticket: u64, kind: i32) -> libc::flock {
+fn flock(number: u64, kind: i32) -> libc::flock {
     // SAFETY: plain integers; zero is valid for all of them.
     let mut lock: libc::flock = unsafe { core::mem::zeroed() };
     lock.l_type = kind as i16;
     lock.l_whence = libc::SEEK_SET as i16;
-    lock.l_start = LOCK_BASE + (ticket % TICKETS) as i64;
+    lock.l_start = LOCK_BASE + (number % LOCKS) as i64;
     lock.l_len = 1;
     lock
 }
 
-/// Process id of whoever holds the registration's record lock (0: somebody whom this pid namespace
-/// does not show), or `None`.
-fn holder(fd: i32, ticket: u64) -> Option<i32> {
+/// Process id of whoever holds record lock `number` (0: somebody whom this pid namespace does not show), or
+/// `None`.
+fn holder(fd: i32, number: u64) -> Option<i32> {
     // An open-file-description query conflicts with the locks of every process, the caller's
     // included.
-    let mut lock = flock(ticket, libc::F_WRLCK);
+    let mut lock = flock(number, libc::F_WRLCK);
     // SAFETY: the structure is a local of the right type.
     match unsafe { syscall!(SYS_fcntl, fd, libc::F_OFD_GETLK, &raw mut lock) } {
         Ok(_) if lock.l_type != libc::F_UNLCK as i16 => Some(lock.l_pid),
@@ -92,27 +98,28 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
     let h = map.header();
     let n = &h.notify;
     if h.flags.load(Relaxed) & F_NOTIFY != 0 {
-        if holder(fd, n.ticket.load(Relaxed)).is_some() {
+        if holder(fd, n.lock.load(Relaxed)).is_some() {
             return Err(Errno::EBUSY);
         }
         forget(&section);
     }
-    // Whatever lock an earlier registration of this process has left.
-    drop_locks(fd);
+    let pid = getpid();
     let ticket = n.ticket.load(Relaxed).wrapping_add(1);
-    let mut lock = flock(ticket, libc::F_WRLCK);
-    // SAFETY: as in `holder`.
-    unsafe { syscall!(SYS_fcntl, fd, libc::F_SETLK, &raw mut lock)? };
+    let lock = match own::lock_kept(map) {
+        Some(kept) if kept.pid == pid => kept,
+        _ => take_lock(&section, fd, ticket, pid)?,
+    };
+    n.lock.store(lock.number, Relaxed);
     n.kind.store(what.kind, Relaxed);
     n.signo.store(what.signo, Relaxed);
     n.value.store(what.value, Relaxed);
-    n.pid.store(getpid(), Relaxed);
+    n.pid.store(pid, Relaxed);
     n.pid_ns.store(pid_ns, Relaxed);
     if what.kind == libc::SIGEV_SIGNAL {
         n.proc_dev.store(proc_dev(), Relaxed);
     }
     n.ticket.store(ticket, Relaxed);
-    let has_bell = own::entered(&section, what, ticket, foreign);
+    let has_bell = own::entered(&section, what, ticket, lock, foreign);
     n.state.store(if has_bell { HAS_BELL } else { 0 }, Relaxed);
     h.touched_sec.store(super::coarse_seconds(), Relaxed);
     h.flags.fetch_or(F_NOTIFY, Relaxed);
@@ -135,7 +142,7 @@ pub fn current(map: &Map, tls: &Tls, fd: i32) -> Result<Option<(Registration, i3
         return Ok(None);
     }
     let what = Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) };
-    Ok(holder(fd, n.ticket.load(Relaxed)).map(|pid| (what, pid)))
+    Ok(holder(fd, n.lock.load(Relaxed)).map(|pid| (what, pid)))
 }
 
 /// Removes the calling process's registration, if it has one (mq_notify with a null pointer).
@@ -149,8 +156,8 @@ pub fn unregister(map: &Map, tls: &Tls, fd: i32) -> Result<()> {
     if h.flags.load(Relaxed) & F_NOTIFY != 0 && h.notify.pid.load(Relaxed) == getpid() {
         // A process of another pid namespace may have the same id: then the lock is not ours, and
         // dropping ours leaves it.
-        drop_locks(fd);
-        if holder(fd, h.notify.ticket.load(Relaxed)).is_none() {
+        drop_locks(&section, fd);
+        if holder(fd, h.notify.lock.load(Relaxed)).is_none() {
             forget(&section);
             own::removed(&section);
             h.touched_sec.store(super::coarse_seconds(), Relaxed);
@@ -221,9 +228,32 @@ fn fired(map: &Map, ticket: u64) -> Option<u64> {
     (mark.ticket.load(Relaxed) == ticket).then_some(sender)
 }
 
-fn drop_locks(fd: i32) {
+/// A record lock of this process.
+#[derive(Clone, Copy)]
+struct Lock {
+    /// Which byte.
+    number: u64,
+    /// The process.
+    pid: u32,
+    /// [`own::closes`] when it was taken; `u64::MAX` if closes were not counted yet.
+    closes: u64,
+}
+
+/// Takes record lock `number`, and drops whatever an earlier registration of this process has left.
+fn take_lock(section: &Section<'_>, fd: i32, number: u64, pid: u32) -> Result<Lock> {
+    drop_locks(section, fd);
+    // First: a close from now on is one that may take it away.
+    let closes = if own::any() { own::closes() } else { u64::MAX };
+    let mut lock = flock(number, libc::F_WRLCK);
+    // SAFETY: as in `holder`.
+    unsafe { syscall!(SYS_fcntl, fd, libc::F_SETLK, &raw mut lock)? };
+    Ok(Lock { number, pid, closes })
+}
+
+fn drop_locks(section: &Section<'_>, fd: i32) {
+    own::lock_dropped(section.map);
     let mut lock = flock(0, libc::F_UNLCK);
-    lock.l_len = TICKETS as i64;
+    lock.l_len = LOCKS as i64;
     // SAFETY: as in `holder`.
     let _ = unsafe { syscall!(SYS_fcntl, fd, libc::F_SETLK, &raw mut lock) };
 }
@@ -247,10 +277,11 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
     let ticket = n.ticket.load(Relaxed);
     let mut fired = Fired {
         what: Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) },
-        ticket,
+        lock: n.lock.load(Relaxed),
         pid_ns: n.pid_ns.load(Relaxed),
         proc_dev: n.proc_dev.load(Relaxed),
         owner: None,
+        to_self: false,
         by_bell: false,
         done: false,
     };
@@ -259,8 +290,16 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
         // Before the flag falls: `fate` looks in this order.
         libc::SIGEV_THREAD => mark_fired(section.map, ticket, 0),
         libc::SIGEV_SIGNAL if fired.what.signo > 0 && state & EXECED == 0 => {
-            if state & HAS_BELL != 0 {
-                fired.owner = holder(fd, ticket);
+            if own::any()
+                && let Some(kept) = own::lock_kept(section.map)
+                && kept.number == fired.lock
+                && kept.pid == getpid()
+            {
+                fired.owner = Some(kept.pid as i32);
+                fired.to_self = true;
+            }
+            if state & HAS_BELL != 0 && !fired.to_self {
+                fired.owner = holder(fd, fired.lock);
                 fired.done = fired.owner.is_none();
                 fired.by_bell = fired.owner.is_some_and(|owner| !can_signal(owner));
                 if fired.by_bell {
@@ -360,7 +399,11 @@ impl Fired {
     fn sender(&self) -> u64 {
         // SAFETY: no pointers.
         let uid = unsafe { syscall!(SYS_getuid) }.unwrap_or(0) as u64;
-        let pid = if self.pid_ns == crate::sys::pid_namespace() { getpid() } else { outer_pid(self.proc_dev) };
+        let pid = match self.owner {
+            Some(own) if self.to_self => own as u32,
+            _ if self.pid_ns == crate::sys::pid_namespace() => getpid(),
+            _ => outer_pid(self.proc_dev),
+        };
         u64::from(pid) | uid << 32
     }
 
@@ -373,7 +416,7 @@ impl Fired {
             return bell::ring(map);
         }
         // The record lock names its holder as we see it; one that we cannot see we cannot signal.
-        let Some(owner @ 1..) = self.owner.or_else(|| holder(fd, self.ticket)) else { return };
+        let Some(owner @ 1..) = self.owner.or_else(|| holder(fd, self.lock)) else { return };
         let sender = self.sender();
         let info = Siginfo {
             signo: self.what.signo,

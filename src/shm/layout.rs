@@ -12,7 +12,7 @@ use crate::abi::NAME_MAX;
 /// First bytes of every segment; shows a foreign file or byte order.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsseg\n");
 /// Layout version: raise it with any change of meaning or place in this file.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 /// What `Header::format` holds once the segment is complete: the version and the sizes.
 pub const FORMAT: u64 =
     VERSION << 48 | (size_of::<Header>() as u64) << 32 | (size_of::<Slot>() as u64) << 16 | size_of::<Waiter>() as u64;
@@ -70,6 +70,8 @@ pub struct Notify {
     pub value: AtomicU64,
     /// Tells registrations of one queue apart.
     pub ticket: AtomicU64,
+    /// Which byte the owner's record lock is on: the ticket of the registration that it took it for.
+    pub lock: AtomicU64,
     /// Inode of the owner's pid namespace.
     pub pid_ns: AtomicU64,
     /// Number of the last bell that was hung for the queue (`queue::notify::bell`).
@@ -95,7 +97,7 @@ pub struct Mark {
 }
 
 /// Length of [`Notify::fired`].
-pub const FIRED: usize = 16;
+pub const FIRED: usize = 15;
 
 /// First page of a segment.
 #[repr(C, align(64))]
@@ -187,7 +189,7 @@ const _: () = assert!(offset_of!(Header, lock) == 64);
 const _: () = assert!(offset_of!(Header, level1) == 128);
 const _: () = assert!(offset_of!(Header, high) == 192);
 const _: () = assert!(offset_of!(Header, notify) == 248);
-const _: () = assert!(offset_of!(Header, name) == 568);
+const _: () = assert!(offset_of!(Header, name) == 560);
 
 /// `Slot::state`: nothing in it.
 pub const FREE: u32 = 0;

@@ -593,6 +593,96 @@ CASE("6", close_range_removes)
 	EQ(registered(n), 0);
 }
 
+/* dup(2) that no function of libc sees. */
+static int silent_dup(int fd)
+{
+#ifdef __x86_64__
+	int r;
+	__asm__ volatile("syscall" : "=a"(r) : "0"(SYS_dup), "D"(fd) : "rcx", "r11", "memory");
+	return r;
+#else
+	return dup(fd);
+#endif
+}
+
+/* Registered, signalled, emptied: as often as one likes. */
+static void round_of(mqd_t q)
+{
+	EQ(arm(q), 0);
+	text_is(q, 0, 0, SIG, getpid());
+	put(q, "1", 0);
+	TRUE(signalled());
+	take(q, "1", 0);
+}
+
+CASE("6", close_removes_a_registration_that_is_one_of_many)
+{
+	const char *n = qname("a");
+	mqd_t q = make(n, O_RDWR, 3, 8);
+	int d[3];
+	block(SIG);
+	for (int i = 0; i < 3; i++)
+		d[i] = OK(i == 2 ? dup(q) : silent_dup(q));
+	round_of(q);
+	round_of(q);
+	/* Between two registrations, and after one. */
+	for (int i = 0; i < 3; i++) {
+		if (i == 0)
+			EQ(dup2(0, d[i]), d[i]);
+		else
+			EQ(close(d[i]), 0);
+		EQ(arm(q), 0);
+		CHILD {
+			FAILS(arm(q), EBUSY);
+			put(q, "1", 0);
+		}
+		TRUE(signalled());
+		take(q, "1", 0);
+		round_of(q);
+		int silent = silent_dup(q);
+		EQ(arm(q), 0);
+		EQ(close(silent), 0);
+		put(q, "1", 0);
+		TRUE(!signalled());
+		take(q, "1", 0);
+		round_of(q);
+	}
+}
+
+CASE("6", two_processes_take_turns)
+{
+	mqd_t q = make(qname("a"), O_RDWR, 3, 8);
+	pid_t p;
+	block(SIG);
+	round_of(q);
+	round_of(q);
+	ASYNC(p) {
+		for (int i = 0; i < 3; i++) {
+			await_marks(0, i + 1);
+			round_of(q);
+			round_of(q);
+			EQ(arm(q), 0);
+			mark(1);
+			await_marks(2, i + 1);
+			TRUE(signalled());
+			take(q, "1", 0);
+			mark(3);
+		}
+	}
+	for (int i = 0; i < 3; i++) {
+		round_of(q);
+		mark(0);
+		await_marks(1, i + 1);
+		FAILS(arm(q), EBUSY);
+		text_is(q, 0, 0, SIG, p);
+		put(q, "1", 0);
+		TRUE(!signalled());
+		mark(2);
+		await_marks(3, i + 1);
+	}
+	join(p);
+}
+
 CASE("6", close_of_another_queue_does_not_remove)
 {
 	mqd_t q = make(qname("a"), O_RDWR, 3, 8), o = make(qname("b"), O_RDWR, 3, 8);

@@ -1,6 +1,7 @@
 //! The registrations of this process, as far as only it can know them.
 //!
-//! Two things need them. exec keeps a registration whose descriptors survive but never signals the
+//! Three things need them. A process that knows that it still has the record lock of its last registration
+//! need not take it again, nor ask whether it is there ([`lock_kept`]). exec keeps a registration whose descriptors survive but never signals the
 //! new image, so the records have to be marked on the way ([`exec_begins`]). And a sender may be
 //! one that must not signal this process (another user) or cannot name it (an inner pid namespace),
 //! which the kernel's notifications do not care about. For their sake a registration has a *bell*
@@ -17,7 +18,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 
 use super::bell::{self, Bell};
-use super::{EXECED, Registration, fired};
+use super::{EXECED, Lock, Registration, fired};
 use crate::queue::{Section, enter};
 use crate::shm::Map;
 use crate::shm::layout::F_NOTIFY;
@@ -52,6 +53,10 @@ struct Own {
     bell: AtomicUsize,
     /// [`Bell::number`].
     number: AtomicU32,
+    /// [`Lock::number`] of the lock that was taken for it, 0 if that has been dropped.
+    lock: AtomicU64,
+    /// [`Lock::closes`].
+    closes: AtomicU64,
 }
 
 const LEN: usize = 256;
@@ -68,10 +73,29 @@ static TABLE: [Own; LEN] = [const {
         sender: AtomicU64::new(0),
         bell: AtomicUsize::new(0),
         number: AtomicU32::new(0),
+        lock: AtomicU64::new(0),
+        closes: AtomicU64::new(0),
     }
 }; LEN];
 /// Entries ever used.
 static HIGH: AtomicUsize = AtomicUsize::new(0);
+
+/// How many descriptors this process has closed, since it has registered for the first time, of which it did not
+/// know whose they are: each may have been the queue's.
+static CLOSES: AtomicU64 = AtomicU64::new(0);
+
+/// See [`CLOSES`].
+pub(super) fn closes() -> u64 {
+    CLOSES.load(Acquire)
+}
+
+/// A descriptor has been closed that is not known as a queue's.
+#[inline(always)]
+pub fn other_closed() {
+    if any() {
+        CLOSES.fetch_add(1, Release);
+    }
+}
 
 /// Whether this process, or the one that has forked it, has ever registered for a signal.
 #[inline(always)]
@@ -88,6 +112,27 @@ fn entries() -> impl Iterator<Item = &'static Own> {
 fn find(map: &Map) -> Option<&'static Own> {
     let at = (&raw const *map).cast_mut();
     entries().find(|own| own.state.load(Acquire) == REGISTERED && own.map.load(Relaxed) == at)
+}
+
+/// The record lock that this process, or one that shares its memory, has kept from its last registration for the
+/// queue. It is gone when the process closes a descriptor of the queue: with one that it knows goes the entry, and
+/// any other counts. Under the queue's lock.
+pub(super) fn lock_kept(map: &Map) -> Option<Lock> {
+    let own = find(map)?;
+    let lock = Lock { number: own.lock.load(Relaxed), pid: own.pid.load(Relaxed), closes: own.closes.load(Relaxed) };
+    (lock.number != 0 && lock.closes == closes()).then_some(lock)
+}
+
+/// This process drops its record locks on the queue, under the queue's lock.
+pub(super) fn lock_dropped(map: &Map) {
+    if let Some(own) = find(map) {
+        own.lock.store(0, Relaxed);
+    }
+}
+
+/// Whether a bell of this process hangs at the queue.
+pub fn has_bell(map: &Map) -> bool {
+    find(map).is_some_and(|own| own.has_bell(map))
 }
 
 /// An entry for this process to fill in.
@@ -162,7 +207,7 @@ impl Own {
 
 /// Enters a registration that this process is making, under the queue's lock. `foreign`: senders may
 /// be unable to signal it. Returns whether it has a bell.
-pub(super) fn entered(section: &Section<'_>, what: Registration, ticket: u64, foreign: bool) -> bool {
+pub(super) fn entered(section: &Section<'_>, what: Registration, ticket: u64, lock: Lock, foreign: bool) -> bool {
     let map = section.map;
     let signals = what.kind == libc::SIGEV_SIGNAL && what.signo > 0;
     let mut entry = find(map);
@@ -189,6 +234,10 @@ pub(super) fn entered(section: &Section<'_>, what: Registration, ticket: u64, fo
     };
     own.signo.store(what.signo, Relaxed);
     own.ticket.store(ticket, Relaxed);
+    // The entry may be that of a process whose memory this one shares.
+    let is_owner = own.pid.load(Relaxed) == lock.pid;
+    own.lock.store(if is_owner { lock.number } else { 0 }, Relaxed);
+    own.closes.store(lock.closes, Relaxed);
     own.value.store(what.value, Relaxed);
     own.state.store(REGISTERED, Release);
     foreign && (own.has_bell(map) || own.hang_bell(map))
