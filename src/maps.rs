@@ -191,10 +191,23 @@ pub fn released(map: &'static Map) -> Pinned {
     Pinned(map)
 }
 
-/// After a close: takes the mapping away if its queue is dead, or if enough idle ones are kept.
+/// Where the search for an idle mapping goes on.
+static HAND: AtomicUsize = AtomicUsize::new(0);
+
+/// An idle mapping, another one than `but`; the lock is held. In turn, so that the queue that is opened again and
+/// again stays mapped, however many there are.
+fn idle_one(held: &LocalHeld<'_>, but: &Map) -> Option<Pinned> {
+    let is_idle = |map: &Map| map.fds.load(Ordering::Acquire) == 0 && map.pins.load(Ordering::Acquire) == 0;
+    (0..BUCKETS).find_map(|_| {
+        let bucket = HAND.fetch_add(1, Ordering::Relaxed) % BUCKETS;
+        walk(held, &LISTS[bucket]).find(|node| is_idle(&node.map) && !core::ptr::eq(&node.map, but)).map(Pinned::new)
+    })
+}
+
+/// After a close: takes the mapping away if its queue is dead, or another one if enough idle ones are kept.
 #[cold]
-pub fn tidy(tls: &Tls, pinned: Pinned) {
-    let map = pinned.0;
+pub fn tidy(tls: &Tls, mut pinned: Pinned) {
+    let mut map = pinned.0;
     if map.fds.load(Ordering::Acquire) != 0 {
         return;
     }
@@ -204,6 +217,10 @@ pub fn tidy(tls: &Tls, pinned: Pinned) {
         return;
     }
     let held = LOCK.lock(tls);
+    if !dead && let Some(other) = idle_one(&held, map) {
+        pinned = other;
+        map = pinned.0;
+    }
     let node = (&raw const *map).cast::<Node>().cast_mut();
     // Out of its list, so that nobody finds it any more (a node is its map first).
     let mut link = list(map.ino);

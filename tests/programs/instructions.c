@@ -98,6 +98,27 @@ static void use_queue(void)
 	MUST(queue != (mqd_t)-1 && mq_unlink("/instructions") == 0);
 }
 
+static void named(const char *name, int oflag)
+{
+	struct mq_attr attr = {.mq_maxmsg = 1, .mq_msgsize = 8};
+	mqd_t q = mq_open(name, oflag, 0600, &attr);
+	MUST(q != (mqd_t)-1 && mq_close(q) == 0);
+}
+
+static void make_one(void) { named("/instructions-0", O_RDWR | O_CREAT | O_EXCL); }
+
+static void make_hundred(void)
+{
+	char name[32];
+	for (int i = 1; i <= 100; i++) {
+		snprintf(name, sizeof name, "/instructions-%d", i);
+		named(name, O_RDWR | O_CREAT | O_EXCL);
+	}
+}
+
+static void reopen_first(void) { named("/instructions-0", O_RDWR); }
+static void reopen_last(void) { named("/instructions-100", O_RDWR); }
+
 /* In this order, in one process. Without a name: not counted. */
 static const struct step { const char *name; void (*call)(void); } steps[] = {
 	{"read", read_}, {"fcntl", fcntl_}, {"poll", poll_}, {"epoll_wait", epoll}, {"open+close", open_close}, {"stat", stat_},
@@ -107,6 +128,10 @@ static const struct step { const char *name; void (*call)(void); } steps[] = {
 	{"eagain", eagain},
 	{"read-beside-queue", read_}, {"fcntl-beside-queue", fcntl_}, {"poll-beside-queue", poll_},
 	{"epoll_wait-beside-queue", epoll}, {"open+close-beside-queue", open_close}, {"stat-beside-queue", stat_},
+	{NULL, make_one},
+	{"mq_open+mq_close", reopen_first},
+	{NULL, make_hundred},
+	{"mq_open+mq_close-among-100", reopen_last},
 };
 enum { STEPS = sizeof steps / sizeof *steps, CALLS = 6 };
 
