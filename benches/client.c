@@ -13,6 +13,11 @@
  *   open               mq_open and mq_close of an existing queue
  *   create             mq_open(O_CREAT), mq_close, mq_unlink
  *   queues-N           pairs on N queues in turn
+ *   among-N            mq_open and mq_close of one of N queues; making one more
+ *   priorities-N       a pair with 4,000 messages of N priorities waiting, or N of them if that is more
+ *   spaces-N           a pair, mq_open and unshare(CLONE_NEWIPC) beside N IPC namespaces in use
+ *   processes-N        round trip with the longest asleep of N processes that wait at one queue, one CPU
+ *   threads-N          the same with threads
  *   beside-SIZE        small pairs on one CPU, while two processes on the other send and receive SIZE on the same queue
  *   idle               CPU time that a process blocked in mq_receive uses, per second
  *   memory             N queues, at stages which the standard input steps through; scripts/bench looks at the memory
@@ -144,6 +149,132 @@ static void run_queues(int n) {
     queues_loop(&p, 2 * (uint64_t)n);
     report("ns", measure(queues_loop, &p));
     close_many();
+}
+
+/* Opening one of N queues, and making one more. */
+static void run_among(int n) {
+    struct pair p = {0};
+    open_many(n, 1);
+    for (uint64_t i = 0; i < many.n; i++) mq_close(many.chan[i].queue);
+    p.chan = many.chan[many.n / 2];
+    report("ns", measure(open_loop, &p));
+    report("create_ns", measure(create_loop, &p));
+    for (uint64_t i = 0; i < many.n; i++) mq_unlink(many.chan[i].name);
+}
+
+/* ---- many priorities ---- */
+
+static void run_priorities(int n) {
+    struct pair p;
+    int waiting = n > 4000 ? n : 4000;
+    pair_open(&p, waiting + 1, SMALL);
+    for (int i = 0; i < PRIORITIES; i++) p.priority[i] = (uint16_t)(p.priority[i] % n * (32768 / n));
+    for (int i = 0; i < waiting; i++) chan_send(&p.chan, p.out, SMALL, (unsigned)(i % n * (32768 / n)));
+    report("ns", measure(pair_random_loop, &p));
+    chan_close(&p.chan);
+}
+
+/* ---- many namespaces ---- */
+
+static void unshare_loop(void *ctx, uint64_t n) {
+    (void)ctx;
+    for (uint64_t i = 0; i < n; i++) CHECK(unshare(CLONE_NEWIPC));
+}
+
+/* N other namespaces, each with a process and a queue in it. */
+static void run_spaces(int n) {
+    struct pair p;
+    int ready[2], over[2];
+    char c;
+    CHECK(pipe(ready));
+    CHECK(pipe(over));
+    pair_open(&p, 10, SMALL);
+    for (int i = 0; i < n; i++) {
+        pid_t pid = fork();
+        CHECK(pid);
+        if (pid == 0) {
+            struct chan own;
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            close(over[1]);
+            int failed = unshare(CLONE_NEWIPC) < 0 || chan_open(&own, 1, SMALL) < 0;
+            if (write(ready[1], failed ? "f" : "", 1) != 1 || failed || read(over[0], &c, 1) != 0) _exit(1);
+            chan_close(&own);
+            exit(0);
+        }
+    }
+    int failed = 0;
+    for (int i = 0; i < n; i++) failed += read(ready[0], &c, 1) != 1 || c != 0;
+    if (!failed) {
+        report("ns", measure(pair_loop, &p));
+        report("open_ns", measure(open_loop, &p));
+        mq_unlink(p.chan.name);
+        report("unshare_ns", measure(unshare_loop, NULL));
+    }
+    close(over[1]);
+    while (wait(NULL) > 0) continue;
+    mq_close(p.chan.queue);
+    if (failed) skip("a process for each namespace");
+}
+
+/* ---- many waiting ---- */
+
+/* Answers each message until one says to end. */
+static void *answer(void *ctx) {
+    struct duplex *d = ctx;
+    char message[SMALL];
+    for (;;) {
+        chan_recv(&d->there, message, SMALL);
+        if (message[0]) return NULL;
+        chan_send(&d->back, message, SMALL, 0);
+    }
+}
+
+/* Round trip with the longest asleep of N that wait at one queue, all on one CPU. */
+static void run_waiters(int n, int threads) {
+    struct duplex d;
+    struct samples s;
+    pthread_attr_t small;
+    pthread_t *thread = calloc((size_t)n, sizeof *thread);
+    char message[SMALL] = {0};
+    open_or_skip(&d.there, 10, SMALL);
+    open_or_skip(&d.back, 10, SMALL);
+    sample_init(&s);
+    pin(ON_FIRST);
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 64 << 10);
+    fflush(stdout);
+    for (int i = 0; i < n; i++)
+        if (threads) {
+            if (pthread_create(&thread[i], &small, answer, &d)) die("pthread_create");
+        } else {
+            pid_t pid = fork();
+            CHECK(pid);
+            if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                answer(&d);
+                _exit(0);
+            }
+        }
+    /* Everybody has come to wait when everybody has answered, twice. */
+    for (int i = 0; i < 2 * n; i++) {
+        chan_send(&d.there, message, SMALL, 0);
+        chan_recv(&d.back, message, SMALL);
+    }
+    uint64_t first = now_ns(), before = first;
+    do {
+        chan_send(&d.there, message, SMALL, 0);
+        chan_recv(&d.back, message, SMALL);
+        uint64_t t = now_ns();
+        sample(&s, (double)(t - before));
+        before = t;
+    } while (before - first < span_ns);
+    message[0] = 1;
+    for (int i = 0; i < n; i++) chan_send(&d.there, message, SMALL, 0);
+    for (int i = 0; threads && i < n; i++) pthread_join(thread[i], NULL);
+    while (!threads && wait(NULL) > 0) continue;
+    report_samples(&s, "ns", "p99_ns");
+    chan_close(&d.there);
+    chan_close(&d.back);
 }
 
 static void stage(const char *name) {
@@ -505,6 +636,11 @@ int main(int argc, char **argv) {
     else if (words == 2 && !strcmp(word[0], "epoll")) run_epoll(sides_of(word[1]));
     else if (words == 2 && !strcmp(word[0], "notify")) run_notify(sides_of(word[1]));
     else if (words == 2 && !strcmp(word[0], "queues")) run_queues(atoi(word[1]));
+    else if (words == 2 && !strcmp(word[0], "among")) run_among(atoi(word[1]));
+    else if (words == 2 && !strcmp(word[0], "priorities")) run_priorities(atoi(word[1]));
+    else if (words == 2 && !strcmp(word[0], "spaces")) run_spaces(atoi(word[1]));
+    else if (words == 2 && !strcmp(word[0], "processes")) run_waiters(atoi(word[1]), 0);
+    else if (words == 2 && !strcmp(word[0], "threads")) run_waiters(atoi(word[1]), 1);
     else if (words == 2 && !strcmp(word[0], "beside")) run_beside(size_of(word[1]));
     else if (words == 2 && !strcmp(word[0], "tax") && run_tax(word[1])) return 0;
     else {
