@@ -477,10 +477,9 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent, register
             None => queue::notify::unregister(descriptor.map, tls, fd)?,
             Some(what) => {
                 let map = descriptor.map;
-                // Where a bell hangs anyway, it does no harm.
                 let foreign = what.kind == libc::SIGEV_SIGNAL
                     && what.signo > 0
-                    && (queue::notify::has_bell(map) || may_be_foreign(&descriptor));
+                    && (queue::notify::wants_bell(map) || may_be_foreign(&descriptor));
                 let ticket = queue::notify::register(map, tls, fd, what, crate::sys::pid_namespace(), foreign)?;
                 if what.kind == libc::SIGEV_THREAD {
                     // Until `mqns_notify_done`: the helper looks at the queue when it is closed, too.

@@ -24,7 +24,7 @@ use crate::shm::layout::{F_NOTIFY, FIRED};
 use crate::sys::{futex, getpid, path::Path, tls::Tls};
 use crate::syscall;
 
-pub use own::{Meaning, any, exec_begins, exec_failed, has_bell, on_signal, other_closed, settle};
+pub use own::{Meaning, any, exec_begins, exec_failed, on_signal, other_closed, settle, wants_bell};
 
 /// Where the record locks of registrations begin; locks of the program itself are kept below.
 pub const LOCK_BASE: i64 = 1 << 62;

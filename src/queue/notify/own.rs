@@ -9,7 +9,8 @@
 //! [`on_signal`] tells who sent the message.
 //!
 //! A bell hangs until it has been rung or its registration is removed: programs that register again
-//! after each message pay once.
+//! after each message pay once. They get one in any case: to ask each time whether one is needed would cost more
+//! ([`wants_bell`]).
 //!
 //! Entries of a queue change under its lock. A fork child inherits entries that are not its own, which
 //! the process generation tells.
@@ -53,6 +54,8 @@ struct Own {
     bell: AtomicUsize,
     /// [`Bell::number`].
     number: AtomicU32,
+    /// 1: to hang one has failed.
+    bell_failed: AtomicU32,
     /// [`Lock::number`] of the lock that was taken for it, 0 if that has been dropped.
     lock: AtomicU64,
     /// [`Lock::closes`].
@@ -73,6 +76,7 @@ static TABLE: [Own; LEN] = [const {
         sender: AtomicU64::new(0),
         bell: AtomicUsize::new(0),
         number: AtomicU32::new(0),
+        bell_failed: AtomicU32::new(0),
         lock: AtomicU64::new(0),
         closes: AtomicU64::new(0),
     }
@@ -130,9 +134,12 @@ pub(super) fn lock_dropped(map: &Map) {
     }
 }
 
-/// Whether a bell of this process hangs at the queue.
-pub fn has_bell(map: &Map) -> bool {
-    find(map).is_some_and(|own| own.has_bell(map))
+/// Whether a bell is to hang at the queue whoever may send: one does already, or this process registers again.
+pub fn wants_bell(map: &Map) -> bool {
+    find(map).is_some_and(|own| {
+        let again = own.lock.load(Relaxed) != 0 && own.bell_failed.load(Relaxed) == 0;
+        again || own.has_bell(map)
+    })
 }
 
 /// An entry for this process to fill in.
@@ -178,7 +185,10 @@ impl Own {
 
     fn hang_bell(&self, map: &Map) -> bool {
         self.take_down();
-        let Ok(Bell { address, number, fd }) = bell::hang(map, self.signo.load(Relaxed)) else { return false };
+        let Ok(Bell { address, number, fd }) = bell::hang(map, self.signo.load(Relaxed)) else {
+            self.bell_failed.store(1, Relaxed);
+            return false;
+        };
         self.number.store(number, Relaxed);
         self.fd.store(fd, Relaxed);
         self.bell.store(address, Relaxed);
@@ -226,6 +236,7 @@ pub(super) fn entered(section: &Section<'_>, what: Registration, ticket: u64, lo
             let Some(own) = claim() else { return false };
             own.pid.store(map.header().notify.pid.load(Relaxed), Relaxed);
             own.bell.store(0, Relaxed);
+            own.bell_failed.store(0, Relaxed);
             own.map.store((&raw const *map).cast_mut(), Relaxed);
             own.generation.store(generation(), Release);
             map.pins.fetch_add(1, Relaxed);
