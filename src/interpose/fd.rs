@@ -11,7 +11,7 @@ use crate::abi::{self, Errno, FILENT_SIZE, Result};
 use crate::desc::{self, Descriptor};
 use crate::epoll;
 use crate::ns::across;
-use crate::queue::notify::LOCK_BASE;
+use crate::queue::notify::{self, LOCK_BASE};
 use crate::sys::fault;
 use crate::sys::path::{Path, each_entry};
 use crate::sys::tls;
