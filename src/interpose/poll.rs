@@ -143,13 +143,22 @@ struct Polled {
     others: usize,
 }
 
+/// "EINVAL: the nfds value exceeds the RLIMIT_NOFILE value" (poll(2)). Of one descriptor nobody asks.
+fn is_above_limit(count: libc::nfds_t) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the result goes to a local.
+    count > 1
+        && unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0, &raw mut limit) }.is_ok()
+        && count > limit.rlim_cur
+}
+
 const NOBODY: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
 
 impl Polled {
     /// Reads what is asked for; `None`: the kernel is to see to it.
     #[inline(always)]
     unsafe fn read(user: *const libc::pollfd, count: libc::nfds_t) -> Option<Polled> {
-        if count == 0 || count as usize > MOST {
+        if count == 0 || count as usize > MOST || is_above_limit(count) {
             return None;
         }
         let mut polled = Polled { fds: [NOBODY; MOST], len: count as usize, queues: 0, others: 0 };
