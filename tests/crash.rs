@@ -59,6 +59,12 @@ fn processes_killed_and_interrupted_lose_nothing() {
 }
 
 #[test]
+fn processes_killed_while_they_poll_lose_nothing() {
+    run("crash_torture", "-e -k 100 -m 2 -p 5 -c 5 -r 6");
+    run("crash_torture", "-e -k 100 -s -i -p 5 -c 5 -r 7");
+}
+
+#[test]
 fn a_handler_may_jump_out_of_a_blocked_call() {
     run("crash_cases", "jump-out");
 }

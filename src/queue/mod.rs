@@ -148,7 +148,7 @@ pub unsafe fn try_send(map: &Map, tls: &Tls, fd: i32, msg: *const u8, len: u32, 
     let h = map.header();
     let section = enter(map, tls)?;
     if h.curmsgs.load(Relaxed) >= map.maxmsg {
-        drop(section);
+        catch_up(section, fd);
         // SAFETY: the caller's contract.
         unsafe { probe(msg, len as usize)? };
         return Err(Errno::EAGAIN);
@@ -169,6 +169,16 @@ fn send_and_tell(section: Section<'_>, fd: i32, index: u32, slot: &Slot) -> Resu
     let after = commit_send(&section, fd, index, slot)?;
     section.finish(after, fd);
     Ok(())
+}
+
+/// A sender finds the queue full: if one before died before it had told those who poll, nobody else may come to do
+/// it. Releases the lock.
+#[cold]
+#[inline(never)]
+fn catch_up(section: Section<'_>, fd: i32) {
+    if section.map.header().flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {
+        poll::sync(&section, fd, false);
+    }
 }
 
 /// Whether a message could be read: a byte of each page.
@@ -265,7 +275,7 @@ fn tell_pollers(section: &Section<'_>, fd: i32, after: &mut After<'_>) {
 #[inline(never)]
 unsafe fn send_large(map: &Map, tls: &Tls, fd: i32, msg: *const u8, len: u32, priority: u32) -> Result<()> {
     // SAFETY: the caller's contract.
-    let (index, slot) = unsafe { stage_large(map, tls, msg, len, priority, true)? };
+    let (index, slot) = unsafe { stage_large(map, tls, fd, msg, len, priority, true)? };
     let section = enter(map, tls)?;
     if map.header().curmsgs.load(Relaxed) >= map.maxmsg {
         give_back(map, index, slot);
@@ -284,6 +294,7 @@ unsafe fn send_large(map: &Map, tls: &Tls, fd: i32, msg: *const u8, len: u32, pr
 unsafe fn stage_large<'a>(
     map: &'a Map,
     tls: &Tls,
+    fd: i32,
     msg: *const u8,
     len: u32,
     priority: u32,
@@ -293,7 +304,7 @@ unsafe fn stage_large<'a>(
     let (index, slot) = {
         let section = enter(map, tls)?;
         if only_if_room && map.header().curmsgs.load(Relaxed) >= map.maxmsg {
-            drop(section);
+            catch_up(section, fd);
             // SAFETY: the caller's contract.
             unsafe { probe(msg, len as usize)? };
             return Err(Errno::EAGAIN);

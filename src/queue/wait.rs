@@ -571,7 +571,7 @@ pub unsafe fn send_or_wait(
     let (index, slot, section);
     if len > COPY_LOCKED {
         // SAFETY: the caller's contract.
-        (index, slot) = unsafe { super::stage_large(map, tls, msg, len, priority, false)? };
+        (index, slot) = unsafe { super::stage_large(map, tls, fd, msg, len, priority, false)? };
         section = enter(map, tls)?;
     } else {
         section = enter(map, tls)?;

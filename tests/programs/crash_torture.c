@@ -1,17 +1,18 @@
 /* cc-flags: -O1 */
 /*
  * crash_torture [-t SECONDS] [-k KILLS] [-p PRODUCERS] [-c CONSUMERS] [-m MAXMSG] [-z MSGSIZE] [-l LENGTH]
- *               [-s] [-i] [-r SEED]
+ *               [-s] [-i] [-e] [-w STUCK] [-r SEED]
  *
  * Producers and consumers on one queue, killed at random instants by SIGKILL and started anew; -s stops
- * and continues them as well, -i interrupts them with a handler that looks at the same queue. Ends
+ * and continues them as well, -i interrupts them with a handler that looks at the same queue; with -e they
+ * never block in a queue, but in poll or epoll_wait, each in another way. Ends
  * after so many kills or seconds, whichever comes first. Checks that
  *
  *   nothing that mq_send said was sent is lost, but for one message at most for each consumer that
  *   died inside mq_receive;
  *   nothing is received twice, torn, or that nobody sent;
  *   each consumer receives the messages of one producer and one priority in order;
- *   the queue never stands still for more than STUCK seconds;
+ *   the queue never stands still for more than STUCK seconds (10);
  *   in the end the queue holds mq_maxmsg messages, no more, no less.
  *
  * Works on the kernel's queues as well as on ours. Exit status 0 if all is well.
@@ -20,19 +21,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mqueue.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { WORKERS = 32, MESSAGES = 1 << 23, PRIORITIES = 3, STUCK = 10 };
+enum { WORKERS = 32, MESSAGES = 1 << 23, PRIORITIES = 3 };
 
 struct message {
 	uint32_t producer, number, priority, check;
@@ -55,7 +58,8 @@ static struct shared {
 } *shared;
 
 static char name[64];
-static int producers = 3, consumers = 3, interrupt;
+static int producers = 3, consumers = 3, interrupt, polling;
+static double stuck = 10;
 static long maxmsg = 4, msgsize = 64, length = 32;
 static mqd_t queue;
 static pid_t pids[WORKERS];
@@ -79,6 +83,39 @@ static void fill(char *buffer, uint32_t producer, uint32_t number)
 	memcpy(buffer, &m, sizeof m);
 }
 
+/* Waits for the queue to be ready, in one of several ways. */
+static void await(int me, int sending)
+{
+	static int set = -1;
+	struct epoll_event event = {.events = sending ? EPOLLOUT : EPOLLIN};
+	struct pollfd fds[2] = {{.fd = queue, .events = sending ? POLLOUT : POLLIN}, {.fd = -1, .events = POLLIN}};
+	if (set < 0) {
+		static int nothing[2];
+		set = epoll_create1(EPOLL_CLOEXEC);
+		if (me % 5 == 2)
+			event.events |= EPOLLET;
+		if (set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, queue, &event) != 0 || pipe(nothing) != 0) {
+			FAIL("epoll: %s", strerror(errno));
+			_exit(1);
+		}
+		if (me % 5 == 1 && epoll_ctl(set, EPOLL_CTL_ADD, nothing[0], &event) != 0)
+			FAIL("epoll_ctl: %s", strerror(errno));
+	}
+	/* Levels alone, a set with other things in it, edges, poll, poll of two. */
+	int ready;
+	if (me % 5 < 3)
+		ready = epoll_wait(set, &event, 1, -1);
+	else {
+		if (me % 5 == 4)
+			fds[1].fd = set;
+		ready = poll(fds, 2, -1);
+	}
+	if (ready < 0 && errno != EINTR) {
+		FAIL("while polling: %s", strerror(errno));
+		_exit(1);
+	}
+}
+
 static void produce(int me)
 {
 	char *buffer = malloc((size_t)length);
@@ -89,7 +126,9 @@ static void produce(int me)
 		fill(buffer, (uint32_t)me, number);
 		atomic_store(&shared->worker[me].intent, number);
 		while (mq_send(queue, buffer, (size_t)length, number % PRIORITIES) != 0)
-			if (errno != EINTR) {
+			if (polling && errno == EAGAIN)
+				await(me, 1);
+			else if (errno != EINTR) {
 				FAIL("mq_send: %s", strerror(errno));
 				_exit(1);
 			}
@@ -133,6 +172,12 @@ static void consume(int me, int in_order)
 		ssize_t got = mq_receive(queue, buffer, (size_t)msgsize, &priority);
 		if (got < 0 && errno == EINTR)
 			continue;
+		if (got < 0 && polling && errno == EAGAIN) {
+			/* Nothing is in its hands while it waits. */
+			atomic_store(&shared->worker[me].in_receive, 0);
+			await(me, 0);
+			continue;
+		}
 		if (got < 0) {
 			FAIL("mq_receive: %s", strerror(errno));
 			_exit(1);
@@ -218,7 +263,7 @@ int main(int argc, char **argv)
 {
 	double seconds = 20;
 	int kills = 1 << 30, stops = 0, done = 0, c;
-	while ((c = getopt(argc, argv, "t:k:p:c:m:z:l:sir:")) != -1)
+	while ((c = getopt(argc, argv, "t:k:p:c:m:z:l:siew:r:")) != -1)
 		switch (c) {
 		case 't': seconds = atof(optarg); break;
 		case 'k': kills = atoi(optarg); break;
@@ -229,6 +274,8 @@ int main(int argc, char **argv)
 		case 'l': length = atol(optarg); break;
 		case 's': stops = 1; break;
 		case 'i': interrupt = 1; break;
+		case 'e': polling = 1; break;
+		case 'w': stuck = atof(optarg); break;
 		case 'r': seed ^= (uint64_t)atol(optarg) * 0x9e3779b97f4a7c15u; break;
 		default: return 2;
 		}
@@ -238,8 +285,13 @@ int main(int argc, char **argv)
 	snprintf(name, sizeof name, "/crash-torture-%d", (int)getpid());
 	struct mq_attr attr = {.mq_maxmsg = maxmsg, .mq_msgsize = msgsize};
 	queue = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, &attr);
-	if (queue < 0) {
+	mqd_t blocking = mq_open(name, O_RDWR);
+	if (queue < 0 || blocking < 0) {
 		perror("mq_open");
+		return 2;
+	}
+	if (polling && fcntl(queue, F_SETFL, O_NONBLOCK) != 0) {
+		perror("fcntl");
 		return 2;
 	}
 	/* A stopped consumer may give back what others have overtaken by then. */
@@ -270,18 +322,21 @@ int main(int argc, char **argv)
 		if (received != last) {
 			last = received;
 			moved = now();
-		} else if (now() > moved + STUCK) {
+		} else if (now() > moved + stuck) {
 			mq_getattr(queue, &attr);
-			FAIL("nothing has moved for %d s; the queue has %ld messages", STUCK, attr.mq_curmsgs);
+			FAIL("nothing has moved for %g s; the queue has %ld messages", stuck, attr.mq_curmsgs);
 		}
 	}
 	if (stopped >= 0)
 		kill(pids[stopped], SIGCONT);
 	atomic_store(&shared->stop, 1);
+	/* The parent waits in the queue itself. */
+	mqd_t theirs = queue;
+	queue = blocking;
 	for (int i = producers; i < producers + consumers; i++)
 		end(i);
 	/* Producers come to their end when there is room. */
-	double until = now() + STUCK;
+	double until = now() + 10;
 	for (int i = 0; i < producers; i++)
 		for (;;) {
 			drain();
@@ -316,6 +371,7 @@ int main(int argc, char **argv)
 		FAIL("in the end: more than %ld messages", maxmsg);
 	mq_close(again);
 	mq_close(queue);
+	mq_close(theirs);
 	mq_unlink(name);
 	printf("%d kills, %ld messages sent, %u received, %ld lost with %d consumers killed inside mq_receive\n", done, sent,
 	       atomic_load(&shared->received), lost, lost_by_deaths);
