@@ -548,3 +548,45 @@ CASE("8", the_notification_comes_before_the_event)
 		join(p);
 	}
 }
+
+static mqd_t polled_queue;
+static int polled_set;
+
+static void *poll_in_one_way(void *way)
+{
+	struct epoll_event ev;
+	struct pollfd f = {.fd = polled_queue, .events = POLLIN};
+	fd_set s;
+	mark(0);
+	switch ((long)way) {
+	case 0: epoll_wait(polled_set, &ev, 1, -1); break;
+	case 1: epoll_pwait(polled_set, &ev, 1, -1, NULL); break;
+	case 2: epoll_pwait2(polled_set, &ev, 1, NULL, NULL); break;
+	case 3: poll(&f, 1, -1); break;
+	case 4: ppoll(&f, 1, NULL, NULL); break;
+	default:
+		FD_ZERO(&s);
+		FD_SET(polled_queue, &s);
+		select(polled_queue + 1, &s, NULL, NULL, NULL);
+	}
+	return NULL;
+}
+
+CASE("8", a_thread_that_polls_can_be_cancelled)
+{
+	polled_queue = make(qname("a"), O_RDWR, 2, 8);
+	polled_set = set_of(polled_queue, EPOLLIN);
+	for (long way = 0; way < 6; way++) {
+		pthread_t thread;
+		void *result;
+		EQ(pthread_create(&thread, NULL, poll_in_one_way, (void *)way), 0);
+		await_marks(0, (int)way + 1);
+		if (way % 2)
+			usleep(10000);
+		EQ(pthread_cancel(thread), 0);
+		EQ(pthread_join(thread, &result), 0);
+		TRUE(result == PTHREAD_CANCELED);
+	}
+	put(polled_queue, "x", 0);
+	EQ(told(polled_set, -1), polled_queue);
+}
