@@ -177,6 +177,10 @@ unsafe fn remount(place: &Referred, on: &Fd, flags: u64, data: *const c_char) ->
     fs::remount(place, on, flags)
 }
 
+/// How often an unmount is tried again: others of us may be looking, at the end of a namespace, at what processes have
+/// open (`ns::life::is_used`), which holds it for an instant.
+const MOST_LOOKERS: u32 = 16;
+
 /// umount2(2).
 ///
 /// # Safety
@@ -205,7 +209,17 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
         return ret(result.map(|()| 0)) as c_int;
     }
     // SAFETY: the caller's contract.
-    let result = unsafe { next(target, flags) };
+    let mut result = unsafe { next(target, flags) };
+    for _ in 0..MOST_LOOKERS {
+        if result == 0 || known.is_none() || !kernel_says(Errno::EBUSY) {
+            break;
+        }
+        // SAFETY: no arguments; then the caller's contract.
+        result = unsafe {
+            let _ = crate::syscall!(SYS_sched_yield);
+            next(target, flags)
+        };
+    }
     vfs::look_again();
     // SAFETY: the kernel has read the path.
     let is_file = || unsafe { is_covered_file(target) };

@@ -131,14 +131,14 @@ impl Section<'_> {
         let (map, tls) = (self.map, self.tls);
         tls.enter_critical();
         let outer = self.into_held().release_towards(&map.header().teller);
-        let _ = token(fd, true);
-        told(map, tls, fd);
+        let written = token(fd, true).is_ok();
+        told(map, tls, fd, written);
         tls.robust().list_op_pending.store(outer, Relaxed);
         tls.leave_critical();
     }
 }
 
-fn told(map: &Map, tls: &Tls, fd: i32) {
+fn told(map: &Map, tls: &Tls, fd: i32, written: bool) {
     let Ok(section) = enter(map, tls) else { return };
     let h = map.header();
     let mut waited_for = false;
@@ -146,6 +146,9 @@ fn told(map: &Map, tls: &Tls, fd: i32) {
     if teller & TID_MASK == tls.tid.load(Relaxed) {
         h.teller.store(0, Relaxed);
         waited_for = teller & WAITED_FOR != 0;
+    }
+    if !written {
+        h.tokens.store(TOKENS_UNKNOWN, Relaxed);
     }
     if h.tokens.load(Relaxed) == 1 && h.flags.load(Relaxed) & F_POLLED == 0 {
         // Nobody has armed since: all who did are awake.
@@ -388,7 +391,7 @@ mod tests {
                             teller = Some(true);
                         }
                         Some(true) => {
-                            told(&map, tls, fd);
+                            told(&map, tls, fd, true);
                             teller = None;
                         }
                         None if seed % 2 == 0 && step > 150 && !follows => watch(&map, tls, fd, false).unwrap(),
