@@ -762,8 +762,8 @@ static inline void *next_of(int which)
 /* ... and what it has found in /proc/PID/ns is looked at again. */
 static inline int opened(int dir, const char *path, int flags, int result)
 {
-    if (result >= 0 || errno == ENOENT) {
-        long r = mqns_ns_opened(dir, path, flags, result >= 0 ? result : -ENOENT);
+    if (result >= 0 || errno == ENOENT || errno == EACCES) {
+        long r = mqns_ns_opened(dir, path, flags, result >= 0 ? result : -errno);
         if (__builtin_expect(r != BYPASS, 0))
             return (int)finish(r);
     }

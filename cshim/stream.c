@@ -120,23 +120,23 @@ void cshim_standard_streams(void)
     }
 }
 
+/* A stream of a file of limits: what is written is looked at when it is, what is read is of the moment. */
+static FILE *limit_stream(long fd, const char *mode)
+{
+    static const cookie_io_functions_t functions = { stream_read, stream_write, stream_seek, stream_close };
+    if (fd < 0) {
+        errno = (int)-fd;
+        return NULL;
+    }
+    FILE *stream = fopencookie((void *)(intptr_t)fd, mode, functions);
+    if (stream == NULL)
+        close((int)fd);
+    return stream;
+}
+
 static FILE *open_stream(const char *path, const char *mode, int next)
 {
     int flags = strchr(mode, '+') ? O_RDWR : mode[0] == 'r' ? O_RDONLY : O_WRONLY;
-    if (path != NULL && path[0] == '/' && strncmp(path, "/proc/sys/fs/mqueue/", 20) == 0) {
-        long fd = mqns_sysctl_open(path, strchr(mode, 'e') ? flags | O_CLOEXEC : flags);
-        if (fd != BYPASS) {
-            static const cookie_io_functions_t functions = { stream_read, stream_write, stream_seek, stream_close };
-            if (fd < 0) {
-                errno = (int)-fd;
-                return NULL;
-            }
-            FILE *stream = fopencookie((void *)(intptr_t)fd, mode, functions);
-            if (stream == NULL)
-                close((int)fd);
-            return stream;
-        }
-    }
     int made = mode[0] == 'w' ? O_CREAT | O_TRUNC : mode[0] == 'a' ? O_CREAT | O_APPEND : 0;
     long queue = mqns_vfs_open(AT_FDCWD, path,
                                flags | made | (strchr(mode, 'x') ? O_EXCL : 0) | (strchr(mode, 'e') ? O_CLOEXEC : 0), 0666);
@@ -151,6 +151,17 @@ static FILE *open_stream(const char *path, const char *mode, int next)
         return stream;
     }
     FILE *stream = ((FILE *(*)(const char *, const char *))mqns_next_stream(next))(path, mode);
+    /* Not before: the path may be a bad pointer. */
+    if ((stream != NULL || errno == ENOENT || errno == EACCES) && strncmp(path, "/proc/sys/fs/mqueue/", 20) == 0) {
+        int error = errno;
+        long fd = mqns_sysctl_open(path, strchr(mode, 'e') ? flags | O_CLOEXEC : flags);
+        if (fd != BYPASS) {
+            if (stream != NULL)
+                fclose(stream);
+            return limit_stream(fd, mode);
+        }
+        errno = error;
+    }
     if (stream != NULL && mqns_is_mount_table(path)) {
         int error = errno;
         mqns_ns_opened(AT_FDCWD, path, 0, fileno(stream));

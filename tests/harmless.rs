@@ -99,6 +99,13 @@ fn process_looks_the_same() {
     unchanged(&["sh", "-c", r#"exec 0<&- 1>out 2>&-; "$0"; exec cat out"#, &program("harmless_probe")]);
 }
 
+/// What reads a path reads it after the kernel has.
+#[test]
+fn paths_that_are_bad_pointers() {
+    let said = unchanged(&[&program("harmless_paths")]);
+    assert_eq!(said.matches("Bad address").count(), said.lines().count(), "{said}");
+}
+
 #[test]
 fn signals() {
     let said = unchanged(&[&program("harmless_signals")]);

@@ -240,8 +240,9 @@ macro_rules! hooks {
         }
     };
     (@link $result:ident $dir:expr, $path:ident, $to:ident, $len:ident) => {
+        let readable = kernel_result($result) != -(libc::EFAULT as isize);
         // SAFETY: the kernel has accepted the pointers.
-        if unsafe { nsfile::may_be_link($path, $to, $len, $result) } {
+        if readable && unsafe { nsfile::may_be_link($path, $to, $len, $result) } {
             // SAFETY: as above.
             let linked = aside(move || unsafe { nsfile::linked($dir, $path, $to, $len, kernel_result($result)) });
             if linked != $result {
@@ -251,7 +252,7 @@ macro_rules! hooks {
     };
     (@opened $result:ident $dir:expr, $path:ident, $flags:ident) => {
         let kernel = kernel_result($result as isize) as c_int;
-        if kernel >= 0 || kernel == -libc::ENOENT {
+        if kernel >= 0 || kernel == -libc::ENOENT || kernel == -libc::EACCES {
             // SAFETY: the kernel has accepted the path.
             let opened = unsafe { nsfile::mqns_ns_opened($dir, $path, $flags, kernel) };
             if opened != BYPASS {
@@ -274,18 +275,7 @@ macro_rules! hooks {
             return ret(crate::sys::check(aside(move || raw_result(unsafe { sysctl::write($fd, $from.cast(), $len) }))));
         }
     };
-    (@sysctl __open_2 $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
-    (@sysctl __open64_2 $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
-    (@sysctl __openat_2 $dir:ident $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
-    (@sysctl __openat64_2 $dir:ident $path:ident $flags:ident) => { hooks!(@limit $path $flags) };
     (@sysctl $($other:ident)*) => {};
-    (@limit $path:ident $flags:ident) => {
-        // SAFETY: the caller's contract.
-        let opened = unsafe { sysctl::mqns_sysctl_open($path, $flags) };
-        if opened != BYPASS {
-            return ret(crate::sys::check(opened)) as c_int;
-        }
-    };
     // Paths into the mqueue file system.
     (@target chmod $path:ident $mode:ident) => { hooks!(@at libc::AT_FDCWD, $path, FOLLOW, |t| path::chmod(&t, $mode), Change::Mode($mode)) };
     (@target fchmodat $dir:ident $path:ident $mode:ident $flags:ident) => {
@@ -964,12 +954,6 @@ pub unsafe extern "C-unwind" fn mqns_reopen(dir: c_int, path: Path, flags: c_int
 pub unsafe extern "C-unwind" fn mqns_open_ours(dir: c_int, path: Path, flags: c_int, mode: c_uint) -> isize {
     // SAFETY: the caller's contract.
     unsafe {
-        if sysctl::may_be_limit(path) {
-            let opened = sysctl::mqns_sysctl_open(path, flags);
-            if opened != BYPASS {
-                return opened;
-            }
-        }
         if desc::any() {
             let opened = mqns_reopen(dir, path, flags);
             if opened != BYPASS {

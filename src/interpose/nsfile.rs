@@ -165,8 +165,7 @@ fn id_of(dir: &Path) -> u64 {
 pub unsafe extern "C" fn mqns_ns_opened(dir: c_int, path: *const c_char, flags: c_int, result: c_int) -> isize {
     // SAFETY: the caller's contract.
     let name = unsafe { CStr::from_ptr(path) }.to_bytes();
-    // O_NOFOLLOW: the link itself.
-    if flags & libc::O_NOFOLLOW != 0 || !is_telling(name) && MOUNTED.load(Ordering::Relaxed) == 0 {
+    if !is_telling(name) && MOUNTED.load(Ordering::Relaxed) == 0 {
         return BYPASS;
     }
     // SAFETY: the caller's contract.
@@ -194,12 +193,14 @@ unsafe fn put_right(dir: c_int, path: *const c_char, flags: c_int, result: c_int
             return BYPASS;
         }
     }
-    if result >= 0 {
-        // SAFETY: the caller's contract.
-        let limit = unsafe { super::sysctl::opened(path, flags, result) };
-        if let Some(opened) = limit {
-            return raw_result(opened.map(|fd| fd as usize));
-        }
+    // SAFETY: the caller's contract.
+    let limit = unsafe { super::sysctl::opened(path, flags, result) };
+    if let Some(opened) = limit {
+        return raw_result(opened.map(|fd| fd as usize));
+    }
+    // O_NOFOLLOW: the link itself.
+    if result == -libc::EACCES || flags & libc::O_NOFOLLOW != 0 {
+        return BYPASS;
     }
     if result >= 0
         && MOUNTED.load(Ordering::Relaxed) != 0

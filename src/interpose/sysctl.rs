@@ -106,18 +106,6 @@ fn remember(packed: u64) {
     }
 }
 
-/// Whether a path may be that of one of these files, by a look at two bytes.
-///
-/// # Safety
-///
-/// `path` is a user pointer, at which open(2) would be a crash instead of EFAULT.
-#[inline(always)]
-pub unsafe fn may_be_limit(path: *const c_char) -> bool {
-    let path = path.cast::<u8>();
-    // SAFETY: the caller's contract; of a string that begins with a slash there is a second byte.
-    !path.is_null() && unsafe { path.read() == b'/' && path.add(1).read() == b'p' }
-}
-
 /// open(2) of a path; BYPASS: it is none of these files.
 ///
 /// # Safety
@@ -152,21 +140,27 @@ pub unsafe extern "C" fn mqns_sysctl_open(path: *const c_char, flags: c_int) -> 
     }
 }
 
-/// After open(2) by another path than the absolute one, such as `msg_max` in that directory: `fd` is the
-/// kernel's. Nothing: it is none of these files.
+/// After open(2), which came to `result`: a descriptor, or a negated errno. Nothing: it is none of these files.
+/// (Before, nobody has read the path, and it may be a bad pointer.)
 ///
 /// # Safety
 ///
 /// `path` is NUL-terminated, as the kernel has found.
-pub unsafe fn opened(path: *const c_char, flags: c_int, fd: c_int) -> Option<Result<i32>> {
+pub unsafe fn opened(path: *const c_char, flags: c_int, result: c_int) -> Option<Result<i32>> {
     // SAFETY: the caller's contract.
     let path = unsafe { core::ffi::CStr::from_ptr(path) }.to_bytes();
     if !matches!(path.last(), Some(b'x' | b't')) || !Limit::ALL.iter().any(|(name, _)| path.ends_with(name)) {
         return None;
     }
-    let limit = Limit::of_path(Path::of_descriptor(fd).ok()?.as_bytes())?;
-    // SAFETY: the kernel has just given it to us.
-    let _ = unsafe { syscall!(SYS_close, fd) };
+    let limit = if result >= 0 {
+        let limit = Limit::of_path(Path::of_descriptor(result).ok()?.as_bytes())?;
+        // SAFETY: the kernel has just given it to us.
+        let _ = unsafe { syscall!(SYS_close, result) };
+        limit
+    } else {
+        // A kernel without queues, or a namespace of which the caller is root.
+        Limit::of_path(path)?
+    };
     Some(super::mq::ready().and_then(|tls| open_limit(ns::current(tls)?, limit, flags)))
 }
 
