@@ -1068,14 +1068,18 @@ fn gc_of_root_follows_no_user() {
 /// Whoever makes a queue holds its file meanwhile.
 #[test]
 fn gc_takes_away_what_a_killed_maker_left() {
+    use std::os::unix::fs::MetadataExt;
     let state = StateDir::new();
     assert!(alone(&state, &["gc", "-q"]).status.success());
     let initial = fs::read_dir(state.path()).expect("list").flatten().map(|e| e.path());
     let initial = initial.into_iter().find(|p| p.join("control").exists()).expect("the initial namespace");
     let (key, q) = (format!("{:032x}", 7), initial.join("q"));
-    let left = [q.join(format!("t{key}.0.1280")), q.join(format!("x/{key}.s")), q.join(format!("x/{key}.p"))];
-    left.iter().for_each(|path| fs::write(path, "").expect("a file"));
-    let maker = fs::File::open(&left[0]).expect("open");
+    let draft = q.join(format!("t{}.0.1280", &key[..16]));
+    let maker = fs::File::create(&draft).expect("a file");
+    let of_key = q.join(format!("{:x}.k", maker.metadata().expect("stat").ino()));
+    fs::write(&of_key, [0u64.to_ne_bytes(), 7u64.to_ne_bytes()].concat()).expect("a file");
+    let left = [draft, of_key, q.join(format!("x/{key}.s")), q.join(format!("x/{key}.p"))];
+    left[2..].iter().for_each(|path| fs::write(path, "").expect("a file"));
     maker.lock().expect("flock");
     let gc = || assert!(alone(&state, &["gc", "-q"]).status.success());
     gc();
