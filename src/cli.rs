@@ -274,7 +274,7 @@ struct Mount {
     /// The namespace: a process in it, a file (/proc/PID/ns/ipc, or what that was bind mounted on), or a number
     /// of `mqns lsns` [default: that of the caller]
     #[arg(long, value_name = "PID|FILE|NUMBER")]
-    ns: Option<mount::Namespace>,
+    ns: Option<namespace::Namespace>,
 
     /// Options, separated by commas
     #[arg(short, long, value_enum, value_name = "OPTIONS", value_delimiter = ',', hide_possible_values = true)]

@@ -4,14 +4,14 @@ use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::namespace::adopt_directory;
-use super::preloaded::{Inode, Preloaded, namespace_of, not_privileged};
-use super::run::{Environment, Library, c_path, environment_for};
-use super::{Cause, Exit, Failure, Mount, Privileges, Umount, lsns};
+use super::namespace::{environment, second_image};
+use super::preloaded::{Inode, Preloaded};
+use super::run::{Library, c_path};
+use super::{Cause, Exit, Failure, Mount, Umount, lsns};
 
 /// What `-o` takes.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,62 +45,9 @@ impl MountOption {
     }
 }
 
-/// Whose queues are to be seen.
-#[derive(Clone)]
-pub enum Namespace {
-    Process(u32),
-    /// The number of `mqns lsns`.
-    Number(u64),
-    File(PathBuf),
-}
-
-/// Process ids do not go beyond (PID_MAX_LIMIT, proc(5)), and no namespace has so low a number.
-const PID_MAX_LIMIT: u64 = 1 << 22;
-
-impl From<std::ffi::OsString> for Namespace {
-    fn from(text: std::ffi::OsString) -> Namespace {
-        match text.to_str().filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|t| t.parse::<u64>().ok())
-        {
-            Some(number) => match u32::try_from(number) {
-                Ok(pid) if number <= PID_MAX_LIMIT => Namespace::Process(pid),
-                _ => Namespace::Number(number),
-            },
-            None => Namespace::File(text.into()),
-        }
-    }
-}
-
-/// The environment in which the second image works. `MQNS_MOUNT` is not for it: what a program is shown by that
-/// would be in front of what is mounted.
-fn environment(dir: Option<&Path>, privileges: Option<Privileges>) -> Result<Environment, Failure> {
-    let mut environment = environment_for(dir)?;
-    environment.set_privileges(privileges);
-    environment.remove("MQNS_MOUNT");
-    Ok(environment)
-}
-
 /// Mounts the queues of a namespace; what is to be said about it.
 pub fn mount(mount: Mount) -> Result<Option<String>, Failure> {
-    let library = Library::find()?;
-    let own = environment(mount.dir.as_deref(), mount.privileges)?;
-    let mut environment = own.clone();
-    if let (Some(Namespace::Process(pid)), None) = (&mount.ns, &mount.dir) {
-        adopt_directory(&library, *pid, &mut environment);
-    }
-    let preloaded = Preloaded::here(&library, &environment)?;
-    match &mount.ns {
-        None => {}
-        Some(Namespace::Process(pid)) => preloaded.enter(*pid)?,
-        Some(Namespace::File(file)) => enter_file(&preloaded, file)?,
-        Some(Namespace::Number(number)) => {
-            let (pid, environment) = member(&library, *number, &own)?;
-            if mount.dir.is_none() && environment.get("MQNS_DIR") != own.get("MQNS_DIR") {
-                // Whose mounts are noted in another directory.
-                match preloaded.again(&library, environment)? {}
-            }
-            preloaded.enter(pid)?;
-        }
-    }
+    let preloaded = second_image(mount.ns.as_ref(), mount.dir.as_deref(), mount.privileges)?;
     let place = Place::new(&preloaded, &mount.directory)?;
     let beneath = place.inodes();
     let flags = mount.options.iter().fold(0, |flags, option| option.apply(flags));
@@ -140,61 +87,6 @@ fn is_shown_by_environment(dir: &Path) -> bool {
 
 fn is_same(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
-}
-
-fn enter_file(preloaded: &Preloaded, path: &Path) -> Result<(), Failure> {
-    let fail = |cause: &dyn std::fmt::Display, remedy: &str| {
-        Err(Failure::new(Exit::Failed, format_args!("namespace {}", path.display()), cause, remedy))
-    };
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return fail(
-                &"no such file",
-                "--ns takes a process id, a namespace file (/proc/PID/ns/ipc) or a number of `mqns lsns`",
-            );
-        }
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return fail(&Cause(&e), "do it as root"),
-        Err(e) => return fail(&Cause(&e), "check the file"),
-    };
-    match preloaded.join(&file) {
-        Ok(()) => Ok(()),
-        Err(e) => match e.raw_os_error() {
-            Some(libc::EPERM) => Err(not_privileged(format_args!("namespace {}", path.display()))),
-            Some(libc::EINVAL) => fail(
-                &"not the file of an IPC namespace, or of one that has ended",
-                "--ns takes /proc/PID/ns/ipc, or what that was bind mounted on; see `mqns lsns`",
-            ),
-            _ => fail(&Cause(&e), "check the file and the directory of the queues (--dir)"),
-        },
-    }
-}
-
-/// A process in the namespace with that number, and an environment with its directory: of several one that has
-/// the caller's. (By each directory the initial namespace is another one; its number is the same.)
-fn member(library: &Library, number: u64, own: &Environment) -> Result<(u32, Environment), Failure> {
-    let mut found = None;
-    for pid in lsns::processes()? {
-        // Others have ended, or may not be looked into.
-        let link = fs::read_link(namespace_of(pid)).ok();
-        if link.and_then(|link| lsns::id(link.as_os_str().as_bytes())) != Some(number) {
-            continue;
-        }
-        let mut environment = own.clone();
-        adopt_directory(library, pid, &mut environment);
-        let is_own = environment.get("MQNS_DIR") == own.get("MQNS_DIR");
-        if is_own || found.is_none() {
-            found = Some((pid, environment));
-        }
-        if is_own {
-            break;
-        }
-    }
-    found.ok_or_else(|| {
-        let cause = "no process in it that may be looked into";
-        let remedy = "see `mqns lsns`; of other users' processes only root finds the namespaces";
-        Failure::new(Exit::Failed, format_args!("namespace {number}"), cause, remedy)
-    })
 }
 
 /// A directory that is mounted on.
