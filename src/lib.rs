@@ -11,6 +11,7 @@ pub mod epoll;
 pub mod face;
 pub mod interpose;
 pub mod log;
+pub mod look;
 pub mod maps;
 pub mod ns;
 pub mod offset;

@@ -6,6 +6,7 @@
 
 pub mod fd;
 pub mod file;
+pub mod look;
 pub mod mount;
 pub mod mq;
 pub mod nsfile;

@@ -352,6 +352,16 @@ impl Accounts {
         self.account(uid, false).map_or(0, |account| account.bytes.load(Relaxed))
     }
 
+    /// Calls `see` with each uid that something is charged to, and how many bytes.
+    pub fn each(&self, mut see: impl FnMut(u32, u64)) {
+        for account in &self.table {
+            let (key, bytes) = (account.key.load(Acquire), account.bytes.load(Relaxed));
+            if key != 0 && bytes != 0 {
+                see((key - 1) as u32, bytes);
+            }
+        }
+    }
+
     /// Sets what is charged to a uid, after a recount.
     pub fn set(&self, uid: u32, bytes: u64) {
         if let Some(account) = self.account(uid, true) {

@@ -1344,6 +1344,24 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     true
 }
 
+/// Calls `see` with the name of each queue and what stat(2) says of its file.
+///
+/// # Errors
+///
+/// Those of opening the directory.
+pub fn each_name(place: &Place, mut see: impl FnMut(&[u8], &libc::stat)) -> Result<()> {
+    let dir = Path::new(&[place.dir(), b"/sb"])?.open_own(libc::O_RDONLY | libc::O_DIRECTORY)?;
+    crate::sys::path::each_entry(&dir, |name| {
+        // Others are gone meanwhile, or no queues.
+        if let Ok(st) = visible(place, name).and_then(|path| path.stat())
+            && st.st_mode & libc::S_IFMT == libc::S_IFREG
+        {
+            see(name, &st);
+        }
+    });
+    Ok(())
+}
+
 fn each(place: &Place, dir: &[u8], see: impl FnMut(&[u8])) {
     let dir = Path::new(&[place.dir(), dir]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY));
     if let Ok(dir) = dir {

@@ -15,6 +15,7 @@
 //! Async-signal-safe: no allocation, no libc call but clock_gettime(2); a handler that interrupts
 //! a critical section is put off by `interpose::signal`.
 
+pub mod look;
 pub mod notify;
 pub mod poll;
 pub mod repair;
@@ -474,12 +475,7 @@ pub fn curmsgs(map: &Map) -> u32 {
     map.header().curmsgs.load(Relaxed).min(map.maxmsg)
 }
 
-/// Calls `see(priority, length, data)` for each message in the order in which they would be
-/// received; nothing changes. For tests of the engine and for people who look into a queue.
-///
-/// # Errors
-///
-/// EIO: damaged. ENOMEM: no room for the list.
+/// Calls `see` with index and slot of each message, in no order; nothing changes. The caller has the lock.
 pub fn ready_slots(map: &Map, mut see: impl FnMut(u32, &Slot)) {
     let high = map.header().high.load(Relaxed).min(map.slots());
     for index in 0..high {

@@ -833,6 +833,44 @@ fn blocked_calls_behave_as_the_model() {
 /// A sender that dies with its message in the queue and no packet in the FIFO: the next who polls
 /// sees the message.
 #[test]
+fn who_looks_gets_whole_messages_or_none() {
+    use super::look::{message, messages};
+    use crate::look::Message;
+    let tls = tls::ready().unwrap();
+    let map = Map::anonymous(4, 64);
+    let list = || {
+        let mut list = vec![Message::default(); 4];
+        let there = messages(&map, tls, &mut list).unwrap();
+        list.truncate(there);
+        list.sort_by_key(|message| message.number);
+        list
+    };
+    let copy = |what: Message| {
+        let mut bytes = vec![0; what.len as usize];
+        // SAFETY: as many bytes as the message says that it has.
+        unsafe { message(&map, tls, what, bytes.as_mut_ptr()) }.map(|_| bytes)
+    };
+    assert!(list().is_empty());
+    send(&map, tls, b"first", 1).unwrap();
+    send(&map, tls, b"second", 2).unwrap();
+    let before = list();
+    let seen: Vec<_> = before.iter().map(|&what| (copy(what).unwrap(), what.priority)).collect();
+    assert_eq!(seen, [(b"first".to_vec(), 1), (b"second".to_vec(), 2)]);
+    assert_eq!(receive(&map, tls), Ok((b"second".to_vec(), 2)));
+    assert_eq!(copy(before[1]), Err(Errno::ENOENT));
+    // In its place, and equal: it is another one.
+    send(&map, tls, b"second", 2).unwrap();
+    assert_eq!(list()[1].slot, before[1].slot);
+    assert_eq!(copy(before[1]), Err(Errno::ENOENT));
+    assert_eq!(copy(before[0]), Ok(b"first".to_vec()));
+    // What shared memory never said.
+    assert_eq!(copy(Message { slot: u32::MAX, ..before[0] }), Err(Errno::EIO));
+    // No more than there is room for.
+    assert_eq!(messages(&map, tls, &mut []), Ok(2));
+    assert_eq!((receive(&map, tls).unwrap().1, receive(&map, tls).unwrap().1), (2, 1));
+}
+
+#[test]
 fn poll_sees_what_the_dead_have_sent() {
     let tls = tls::ready().unwrap();
     let map = Map::anonymous(4, 64);

@@ -1,0 +1,65 @@
+//! What the library tells the command `mqns` of queues: the structures that both have in common.
+
+/// A queue's file, as stat(2) shows it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// The name, without its leading slash.
+    pub name: *const u8,
+    /// Its length in bytes.
+    pub len: usize,
+    /// `st_mode`.
+    pub mode: u32,
+    /// `st_uid`.
+    pub uid: u32,
+    /// `st_gid`.
+    pub gid: u32,
+}
+
+/// A queue at one moment.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct State {
+    /// Bytes in the queue (`QSIZE`).
+    pub bytes: u64,
+    /// Seconds of creation.
+    pub created: u64,
+    /// Seconds of the last send or receive; of creation, if there was none.
+    pub used: u64,
+    /// Messages in the queue.
+    pub messages: u32,
+    /// Blocked receivers.
+    pub receivers: u32,
+    /// Blocked senders.
+    pub senders: u32,
+    /// `sigev_notify` of the registration for notification, if `notify_pid` is not -1.
+    pub notify: i32,
+    /// Its `sigev_signo`.
+    pub signo: i32,
+    /// Its owner's process id; 0: not to be seen from here; -1: nobody is registered.
+    pub notify_pid: i32,
+}
+
+/// A blocked caller.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Sleeper {
+    /// Thread id; 0: the queue is used from several pid namespaces, and it may be one of another.
+    pub tid: u32,
+    /// 0 receiver, 1 sender.
+    pub sends: u32,
+}
+
+/// A message, known by its number, which is never given twice.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Message {
+    /// The number, which grows with each message.
+    pub number: u64,
+    /// Where it lies.
+    pub slot: u32,
+    /// Bytes.
+    pub len: u32,
+    /// Priority.
+    pub priority: u32,
+}
