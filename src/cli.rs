@@ -1,10 +1,12 @@
 //! The command's surface: arguments, exit status, messages.
 
 mod elf;
+mod look;
 mod lsns;
 mod mount;
 mod namespace;
 mod preloaded;
+mod queue;
 mod run;
 mod table;
 
@@ -22,6 +24,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub enum Exit {
     /// Done: help, version or a list printed.
     Done = 0,
+    /// A queue has refused what was asked for: there is none of that name; no permission.
+    Refused = 1,
     /// mqns itself failed: wrong arguments, no libmqns.so, an unusable directory.
     Failed = 125,
     /// The command was found but cannot be run, or cannot be run with the library in it.
@@ -40,6 +44,10 @@ pub struct Failure {
 impl Failure {
     fn new(exit: Exit, object: impl fmt::Display, cause: impl fmt::Display, remedy: impl fmt::Display) -> Failure {
         Failure { exit, message: format!("{object}: {cause}; {remedy}") }
+    }
+
+    fn say(&self) {
+        eprintln!("mqns: {}", self.message);
     }
 }
 
@@ -71,7 +79,10 @@ Exit status of `mqns run` and `mqns enter`:
   125          mqns itself failed (wrong arguments, libmqns.so not found)
   126          CMD cannot be run, or the library cannot be preloaded into it
   127          CMD was not found
-Of the others: 0, or 125 if they failed";
+Of the others:
+  0            done
+  1            refused: no such queue, no permission, a limit is reached
+  125          mqns itself failed (wrong arguments, libmqns.so or the namespace not found)";
 
 const ENVIRONMENT: &str = "\
 Environment:
@@ -114,6 +125,36 @@ Examples:
   mqns lsns --json | jq '.namespaces[] | select(.queues > 0)'
   mqns lsns -n -r -o NS,PID,QUEUES
   kill $(mqns lsns -nro NS,PID | awk '$1 == 1234567890 { print $2 }')";
+
+const LS_HELP: &str = "\
+Columns:
+  NAME     as mq_open(3) takes it
+  OWNER    user that owns it
+  MODE     its permissions, octal
+  MSGS     messages in it
+  BYTES    bytes in it
+  MAXMSG   messages that fit
+  MSGSIZE  bytes of the longest message
+  RECV     threads that wait to receive
+  SEND     threads that wait to send
+  NOTIFY   process registered for notification
+  OPENERS  processes that have it open, as far as the caller may look into them
+What the caller may not know is shown as -; BYTES, RECV, SEND and NOTIFY take permission to read.
+
+Examples:
+  mqns ls
+  mqns ls --ns 4711
+  mqns ls --json | jq -r '.queues[] | select(.msgs == .maxmsg) | .name'
+  mqns ls -nro NAME,MSGS";
+
+const STAT_HELP: &str = "\
+With --prometheus, all queues of the namespace in the format of node_exporter's textfile collector.
+
+Examples:
+  mqns stat /jobs
+  mqns stat --json /jobs | jq '.queues[0].openers'
+  mqns stat --prometheus > /var/lib/node_exporter/mqns.prom.new &&
+    mv /var/lib/node_exporter/mqns.prom.new /var/lib/node_exporter/mqns.prom";
 
 const MOUNT_HELP: &str = "\
 What is mounted shows the queues of one IPC namespace, whoever looks: as files that ls, cat, rm
@@ -162,6 +203,14 @@ enum Verb {
     /// List the IPC namespaces that processes are in
     #[command(after_help = LSNS_HELP)]
     Lsns(Lsns),
+
+    /// List the queues of an IPC namespace
+    #[command(after_help = LS_HELP)]
+    Ls(Ls),
+
+    /// Show all that is known of a queue
+    #[command(after_help = STAT_HELP)]
+    Stat(Stat),
 
     /// Mount the queues of an IPC namespace on a directory
     #[command(after_help = MOUNT_HELP)]
@@ -262,6 +311,69 @@ struct Lsns {
     /// Do not cut commands off to fit the terminal
     #[arg(short = 'u', long)]
     notruncate: bool,
+}
+
+/// Whose queues.
+#[derive(Args)]
+struct Where {
+    /// The namespace: a process in it, a file (/proc/PID/ns/ipc, or what that was bind mounted on), or a number
+    /// of `mqns lsns` [default: that of the caller]
+    #[arg(long, value_name = "PID|FILE|NUMBER")]
+    ns: Option<namespace::Namespace>,
+
+    /// Directory of the queues [MQNS_DIR; with a process as --ns: as it was started]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Who may join IPC namespaces and write their limits [MQNS_PRIVILEGES]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    privileges: Option<Privileges>,
+}
+
+/// Arguments of `mqns ls`.
+#[derive(Args)]
+struct Ls {
+    #[command(flatten)]
+    at: Where,
+
+    /// As JSON
+    #[arg(short = 'J', long, conflicts_with_all = ["noheadings", "raw"])]
+    json: bool,
+
+    /// Without the line of headings
+    #[arg(short, long)]
+    noheadings: bool,
+
+    /// Which columns, in this order [default: all]
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', ignore_case = true)]
+    output: Vec<look::Column>,
+
+    /// For scripts: a blank between columns; blanks within, backslashes and bytes that are not text as \xHH
+    #[arg(short, long)]
+    raw: bool,
+
+    /// Sizes in bytes, as always in JSON and with --raw
+    #[arg(short, long)]
+    bytes: bool,
+}
+
+/// Arguments of `mqns stat`.
+#[derive(Args)]
+struct Stat {
+    /// Which queues; the leading slash may be left out
+    #[arg(value_name = "QUEUE", required_unless_present = "prometheus", conflicts_with = "prometheus")]
+    queues: Vec<queue::Name>,
+
+    #[command(flatten)]
+    at: Where,
+
+    /// As JSON
+    #[arg(short = 'J', long, conflicts_with = "prometheus")]
+    json: bool,
+
+    /// All queues, as metrics
+    #[arg(long)]
+    prometheus: bool,
 }
 
 /// Arguments of `mqns mount`.
@@ -369,6 +481,8 @@ pub fn main() -> Exit {
         Verb::Run(arguments) => Err(run::run(arguments)),
         Verb::Enter(arguments) => Err(namespace::enter(arguments)),
         Verb::Lsns(arguments) => lsns::lsns(arguments).and_then(|text| print(&text)),
+        Verb::Ls(arguments) => look::ls(arguments).and_then(|text| print(&text)),
+        Verb::Stat(arguments) => look::stat(arguments).and_then(|text| print(&text)),
         Verb::Mount(arguments) => mount::mount(arguments).map(|word| {
             if let Some(word) = word {
                 eprintln!("mqns: {word}");
@@ -380,7 +494,7 @@ pub fn main() -> Exit {
     match done {
         Ok(()) => Exit::Done,
         Err(failure) => {
-            eprintln!("mqns: {}", failure.message);
+            failure.say();
             failure.exit
         }
     }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
-use std::io::{self, IsTerminal};
-use std::os::fd::AsRawFd;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
@@ -13,7 +12,7 @@ use serde_json::Value;
 
 use super::preloaded::{Preloaded, namespace_of};
 use super::run::{Library, environment_for};
-use super::table::{Heading, Kind, Table};
+use super::table::{Heading, Kind, Table, terminal_width};
 use super::{Cause, Exit, Failure, Lsns};
 
 /// A column.
@@ -155,7 +154,7 @@ fn process(pid: u32) -> Option<Process> {
 }
 
 /// The name of a user, or the number of one without a name.
-fn user(uid: u32) -> String {
+pub fn user(uid: u32) -> String {
     let mut buffer = vec![0; 1024];
     loop {
         // SAFETY: all zeros is a value of this plain C structure.
@@ -173,17 +172,4 @@ fn user(uid: u32) -> String {
         // SAFETY: found; a NUL-terminated string in the buffer.
         return unsafe { CStr::from_ptr(entry.pw_name) }.to_string_lossy().into_owned();
     }
-}
-
-/// Columns of the terminal that standard output is, if it is one.
-fn terminal_width() -> Option<usize> {
-    let out = io::stdout();
-    if !out.is_terminal() {
-        return None;
-    }
-    // SAFETY: all zeros is a value of this plain C structure.
-    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor, and a structure for the result.
-    let known = unsafe { libc::ioctl(out.as_raw_fd(), libc::TIOCGWINSZ, &mut size) } == 0;
-    (known && size.ws_col != 0).then_some(size.ws_col.into())
 }

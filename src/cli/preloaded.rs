@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::run::{Environment, Library, Never, Ready};
 use super::{Cause, Exit, Failure};
+use crate::look::{Entry, Sleeper, State};
 
 /// Variable that tells the second image that it is the second. No command ever gets it.
 pub const MARKER: &str = "MQNS_SECOND_IMAGE";
@@ -26,11 +27,25 @@ pub struct Preloaded {
     collect: unsafe extern "C" fn() -> isize,
     /// `mqns_queues`.
     queues: unsafe extern "C" fn(c_int) -> isize,
+    /// `mqns_names`.
+    names: Names,
+    /// `mqns_state`.
+    state: StateOf,
     /// statx(2) of libc, past the library.
     statx: Statx,
 }
 
+type Names = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void, *const Entry), *mut c_void) -> isize;
+type StateOf = unsafe extern "C" fn(c_int, *mut State, *mut Sleeper, usize) -> isize;
 type Statx = unsafe extern "C" fn(c_int, *const c_char, c_int, c_uint, *mut libc::statx) -> c_int;
+
+/// A queue's file: its name, without the leading slash, its mode and owner.
+pub struct Named {
+    pub name: Vec<u8>,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
 
 /// Device and inode.
 pub type Inode = (u32, u32, u64);
@@ -57,6 +72,7 @@ impl Preloaded {
             (!at.is_null()).then_some(at)
         };
         let (collect, queues) = (find(c"mqns_collect")?, find(c"mqns_queues")?);
+        let (names, state) = (find(c"mqns_names")?, find(c"mqns_state")?);
         // SAFETY: NUL-terminated names; it is loaded anyway.
         let statx = unsafe {
             let libc = libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
@@ -70,6 +86,8 @@ impl Preloaded {
             Some(Preloaded {
                 collect: std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> isize>(collect),
                 queues: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> isize>(queues),
+                names: std::mem::transmute::<*mut c_void, Names>(names),
+                state: std::mem::transmute::<*mut c_void, StateOf>(state),
                 statx: std::mem::transmute::<*mut c_void, Statx>(statx),
             })
         }
@@ -138,14 +156,41 @@ impl Preloaded {
     /// What a path leads to as programs without the library see it, and as those with it do: queues are on
     /// devices that the kernel has not. `None`: it cannot be looked at.
     pub fn inodes(&self, path: &CStr) -> Option<(Inode, Inode)> {
-        let look = |statx: Statx| {
-            // SAFETY: plain integers; zero is valid for all of them.
-            let mut x: libc::statx = unsafe { std::mem::zeroed() };
-            // SAFETY: a NUL-terminated path, a structure for the result.
-            let got = unsafe { statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_INO, &mut x) };
-            (got == 0).then_some((x.stx_dev_major, x.stx_dev_minor, x.stx_ino))
-        };
-        Some((look(self.statx)?, look(libc::statx)?))
+        Some((look(self.statx, path)?, look(libc::statx, path)?))
+    }
+
+    /// The queues of the namespace that have a name.
+    pub fn names(&self) -> io::Result<Vec<Named>> {
+        unsafe extern "C" fn see(to: *mut c_void, entry: *const Entry) {
+            // SAFETY: `to` is the list below; the library passes an entry with a name of that length.
+            unsafe {
+                let entry = &*entry;
+                let name = std::slice::from_raw_parts(entry.name, entry.len).to_vec();
+                (*to.cast::<Vec<Named>>()).push(Named { name, mode: entry.mode, uid: entry.uid, gid: entry.gid });
+            }
+        }
+        let mut list: Vec<Named> = Vec::new();
+        // SAFETY: the library's function, which calls `see` with the list before it returns.
+        count(unsafe { (self.names)(see, (&raw mut list).cast()) })?;
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(list)
+    }
+
+    /// The state of a queue that is open for reading, and who sleeps on it.
+    pub fn state(&self, mqd: c_int) -> io::Result<(State, Vec<Sleeper>)> {
+        let mut state = State::default();
+        // As many as a queue has records for.
+        let mut sleepers = vec![Sleeper::default(); 8192];
+        // SAFETY: the library's function; a structure, and a list as long as said.
+        count(unsafe { (self.state)(mqd, &mut state, sleepers.as_mut_ptr(), sleepers.len()) })?;
+        sleepers.truncate(state.receivers as usize + state.senders as usize);
+        Ok((state, sleepers))
+    }
+
+    /// What a path leads to, as the kernel sees it: a queue's descriptor is a FIFO there, of which every queue has
+    /// its own.
+    pub fn inode(&self, path: &CStr) -> Option<Inode> {
+        look(self.statx, path)
     }
 
     /// Ends the namespaces that were left by violence, and takes away queues without a name that nobody has
@@ -154,6 +199,14 @@ impl Preloaded {
         // SAFETY: the library's function.
         count(unsafe { (self.collect)() }).map_err(|e| directory_trouble("the directory of the queues", &e))
     }
+}
+
+fn look(statx: Statx, path: &CStr) -> Option<Inode> {
+    // SAFETY: plain integers; zero is valid for all of them.
+    let mut x: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a NUL-terminated path, a structure for the result.
+    let got = unsafe { statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_INO, &mut x) };
+    (got == 0).then_some((x.stx_dev_major, x.stx_dev_minor, x.stx_ino))
 }
 
 /// A count, or a negated errno.
@@ -171,7 +224,7 @@ pub fn not_privileged(object: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, object, cause, "do it as root, or give `--privileges generous`")
 }
 
-fn directory_trouble(object: impl std::fmt::Display, error: &io::Error) -> Failure {
+pub fn directory_trouble(object: impl std::fmt::Display, error: &io::Error) -> Failure {
     let variable = env::var_os("MQNS_DIR").unwrap_or_default();
     if !variable.is_empty() && Path::new(&variable).is_relative() {
         let object = format_args!("MQNS_DIR={}", variable.display());

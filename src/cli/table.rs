@@ -1,6 +1,8 @@
 //! Tables as those of util-linux: aligned, raw, JSON.
 
 use std::fmt::Write;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsRawFd;
 
 use serde_json::Value;
 
@@ -109,4 +111,47 @@ impl Table {
         }
         out
     }
+}
+
+/// Bytes as text, those that are none as `\xHH`.
+pub fn shown(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// The same without control characters.
+pub fn printable(bytes: &[u8]) -> String {
+    text(&shown(bytes).into(), false)
+}
+
+/// Bytes for people, as lsipc(1) shows them.
+pub fn human(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "K", "M", "G"] {
+        if size < 1024.0 {
+            let whole = size.fract() == 0.0 || size >= 100.0;
+            return if whole { format!("{size:.0}{unit}") } else { format!("{size:.1}{unit}") };
+        }
+        size /= 1024.0;
+    }
+    format!("{size:.1}T")
+}
+
+/// Columns of the terminal that standard output is, if it is one.
+pub fn terminal_width() -> Option<usize> {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return None;
+    }
+    // SAFETY: all zeros is a value of this plain C structure.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor, and a structure for the result.
+    let known = unsafe { libc::ioctl(out.as_raw_fd(), libc::TIOCGWINSZ, &mut size) } == 0;
+    (known && size.ws_col != 0).then_some(size.ws_col.into())
 }
