@@ -1,6 +1,7 @@
 //! The command's surface: arguments, exit status, messages.
 
 mod elf;
+mod limits;
 mod look;
 mod lsns;
 mod mount;
@@ -24,7 +25,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub enum Exit {
     /// Done: help, version or a list printed.
     Done = 0,
-    /// A queue has refused what was asked for: there is none of that name; no permission.
+    /// A queue or a limit has refused what was asked for: there is no such queue, or there is one already; no
+    /// permission; a limit is reached.
     Refused = 1,
     /// mqns itself failed: wrong arguments, no libmqns.so, an unusable directory.
     Failed = 125,
@@ -156,6 +158,39 @@ Examples:
   mqns stat --prometheus > /var/lib/node_exporter/mqns.prom.new &&
     mv /var/lib/node_exporter/mqns.prom.new /var/lib/node_exporter/mqns.prom";
 
+const MK_HELP: &str = "\
+The queue must not exist. Attributes that are not given are the namespace's defaults.
+
+Examples:
+  mqns mk /jobs
+  mqns mk --maxmsg 10 --msgsize 512 --mode 620 /jobs
+  mqns mk --privileges generous --ns 4711 /jobs";
+
+const RM_HELP: &str = "\
+Who has the queue open can go on using it; it ends with the last of them.
+
+Examples:
+  mqns rm /jobs
+  mqns ls -nro NAME,OPENERS | awk '$2 == 0 { print $1 }' | xargs -r mqns rm";
+
+const LIMITS_HELP: &str = "\
+Limits of a namespace, with their ranges:
+  msg_max          messages that a queue may be made for (1 to 65536)
+  msgsize_max      bytes of a message, likewise (128 to 16777216)
+  queues_max       queues; those without a name that are still open count
+  msg_default, msgsize_default   for who asks for nothing, but not more than the maximum
+Who has CAP_SYS_RESOURCE is not bound by the first three, nor who has MQNS_LIMITS=generous.
+
+mq_open fails with EMFILE if RLIMIT_MSGQUEUE does not suffice: a queue is charged
+MAXMSG * (MSGSIZE + 96) bytes, to the user who makes it, in all namespaces together.
+`ulimit -q` raises it as far as the hard limit goes.
+
+Examples:
+  mqns limits
+  mqns limits msg_max
+  mqns limits msg_max=100 msgsize_max=65536
+  mqns limits --json --ns 4711 | jq .limits.queues_max";
+
 const MOUNT_HELP: &str = "\
 What is mounted shows the queues of one IPC namespace, whoever looks: as files that ls, cat, rm
 and chmod work on. With CAP_SYS_ADMIN it is a mount of the kernel's, which programs without the
@@ -211,6 +246,18 @@ enum Verb {
     /// Show all that is known of a queue
     #[command(after_help = STAT_HELP)]
     Stat(Stat),
+
+    /// Make a queue
+    #[command(after_help = MK_HELP)]
+    Mk(Mk),
+
+    /// Take queues away
+    #[command(after_help = RM_HELP)]
+    Rm(Rm),
+
+    /// Show or set the limits of an IPC namespace
+    #[command(after_help = LIMITS_HELP)]
+    Limits(Limits),
 
     /// Mount the queues of an IPC namespace on a directory
     #[command(after_help = MOUNT_HELP)]
@@ -274,7 +321,7 @@ struct Settings {
 
     /// Which limits hold when a queue is created [MQNS_LIMITS]
     #[arg(long, value_enum, value_name = "WHICH")]
-    limits: Option<Limits>,
+    limits: Option<WhichLimits>,
 
     /// Which programs may poll queues [MQNS_POLL]
     #[arg(long, value_enum, value_name = "WHEN")]
@@ -376,6 +423,55 @@ struct Stat {
     prometheus: bool,
 }
 
+/// Arguments of `mqns mk`.
+#[derive(Args)]
+struct Mk {
+    /// Its name; the leading slash may be left out
+    #[arg(value_name = "QUEUE")]
+    queue: queue::Name,
+
+    /// How many messages fit [default: msg_default]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    maxmsg: Option<i64>,
+
+    /// How many bytes a message may have [default: msgsize_default]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    msgsize: Option<i64>,
+
+    /// Permissions, octal, whatever the umask [default: 666 less the umask]
+    #[arg(long, value_name = "MODE", value_parser = queue::mode)]
+    mode: Option<u32>,
+
+    #[command(flatten)]
+    at: Where,
+}
+
+/// Arguments of `mqns rm`.
+#[derive(Args)]
+struct Rm {
+    /// Which queues; the leading slash may be left out
+    #[arg(value_name = "QUEUE", required = true)]
+    queues: Vec<queue::Name>,
+
+    #[command(flatten)]
+    at: Where,
+}
+
+/// Arguments of `mqns limits`.
+#[derive(Args)]
+struct Limits {
+    /// Which to set; without a value, which to print [default: show all, and what is in use]
+    #[arg(value_name = "NAME[=VALUE]", value_parser = limits::request, conflicts_with = "json")]
+    limits: Vec<limits::Request>,
+
+    #[command(flatten)]
+    at: Where,
+
+    /// As JSON
+    #[arg(short = 'J', long)]
+    json: bool,
+}
+
 /// Arguments of `mqns mount`.
 #[derive(Args)]
 struct Mount {
@@ -452,7 +548,7 @@ enum Privileges {
 
 /// `MQNS_LIMITS`.
 #[derive(Clone, Copy, ValueEnum)]
-enum Limits {
+enum WhichLimits {
     /// The kernel's: msg_max, msgsize_max, queues_max and RLIMIT_MSGQUEUE
     Exact,
     /// None but the ceilings, 65536 messages of 16 MiB; no privilege needed
@@ -483,6 +579,9 @@ pub fn main() -> Exit {
         Verb::Lsns(arguments) => lsns::lsns(arguments).and_then(|text| print(&text)),
         Verb::Ls(arguments) => look::ls(arguments).and_then(|text| print(&text)),
         Verb::Stat(arguments) => look::stat(arguments).and_then(|text| print(&text)),
+        Verb::Mk(arguments) => queue::mk(arguments),
+        Verb::Rm(arguments) => queue::rm(arguments),
+        Verb::Limits(arguments) => limits::limits(arguments).and_then(|text| print(&text)),
         Verb::Mount(arguments) => mount::mount(arguments).map(|word| {
             if let Some(word) = word {
                 eprintln!("mqns: {word}");

@@ -261,7 +261,7 @@ fn object(queue: &Info) -> Value {
 }
 
 /// What a queue costs under RLIMIT_MSGQUEUE (getrlimit(2)).
-fn cost(a: Attributes) -> u64 {
+pub fn cost(a: Attributes) -> u64 {
     a.maxmsg * a.msgsize + a.maxmsg * 48 + a.maxmsg.min(32768) * 48
 }
 

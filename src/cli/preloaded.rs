@@ -29,6 +29,8 @@ pub struct Preloaded {
     queues: unsafe extern "C" fn(c_int) -> isize,
     /// `mqns_names`.
     names: Names,
+    /// `mqns_charged`.
+    charged: Charged,
     /// `mqns_state`.
     state: StateOf,
     /// statx(2) of libc, past the library.
@@ -36,6 +38,7 @@ pub struct Preloaded {
 }
 
 type Names = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void, *const Entry), *mut c_void) -> isize;
+type Charged = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void, u32, u64), *mut c_void) -> isize;
 type StateOf = unsafe extern "C" fn(c_int, *mut State, *mut Sleeper, usize) -> isize;
 type Statx = unsafe extern "C" fn(c_int, *const c_char, c_int, c_uint, *mut libc::statx) -> c_int;
 
@@ -72,7 +75,7 @@ impl Preloaded {
             (!at.is_null()).then_some(at)
         };
         let (collect, queues) = (find(c"mqns_collect")?, find(c"mqns_queues")?);
-        let (names, state) = (find(c"mqns_names")?, find(c"mqns_state")?);
+        let (names, charged, state) = (find(c"mqns_names")?, find(c"mqns_charged")?, find(c"mqns_state")?);
         // SAFETY: NUL-terminated names; it is loaded anyway.
         let statx = unsafe {
             let libc = libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
@@ -87,6 +90,7 @@ impl Preloaded {
                 collect: std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> isize>(collect),
                 queues: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> isize>(queues),
                 names: std::mem::transmute::<*mut c_void, Names>(names),
+                charged: std::mem::transmute::<*mut c_void, Charged>(charged),
                 state: std::mem::transmute::<*mut c_void, StateOf>(state),
                 statx: std::mem::transmute::<*mut c_void, Statx>(statx),
             })
@@ -173,6 +177,19 @@ impl Preloaded {
         // SAFETY: the library's function, which calls `see` with the list before it returns.
         count(unsafe { (self.names)(see, (&raw mut list).cast()) })?;
         list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(list)
+    }
+
+    /// What is charged to whom under RLIMIT_MSGQUEUE: uid and bytes.
+    pub fn charged(&self) -> io::Result<Vec<(u32, u64)>> {
+        unsafe extern "C" fn see(to: *mut c_void, uid: u32, bytes: u64) {
+            // SAFETY: `to` is the list below.
+            unsafe { (*to.cast::<Vec<(u32, u64)>>()).push((uid, bytes)) };
+        }
+        let mut list: Vec<(u32, u64)> = Vec::new();
+        // SAFETY: the library's function, which calls `see` with the list before it returns.
+        count(unsafe { (self.charged)(see, (&raw mut list).cast()) })?;
+        list.sort_unstable();
         Ok(list)
     }
 

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use super::namespace::second_image;
 use super::preloaded::{Preloaded, directory_trouble};
 use super::table::printable;
-use super::{Exit, Failure, Where};
+use super::{Cause, Exit, Failure, Mk, Rm, Where, limits};
 
 /// The library here, in the namespace that the arguments name.
 pub fn go(to: &Where) -> Result<Preloaded, Failure> {
@@ -122,4 +122,89 @@ impl Queue {
             messages: number(attr.mq_curmsgs),
         })
     }
+}
+
+/// Makes a queue.
+pub fn mk(mk: Mk) -> Result<(), Failure> {
+    let library = go(&mk.at)?;
+    let (name, mode) = (&mk.queue, mk.mode.unwrap_or(0o666));
+    let value = |given: Option<i64>, default, most| match given {
+        Some(value) => Ok(value),
+        None => Ok::<i64, Failure>(limits::get(default)?.min(limits::get(most)?).into()),
+    };
+    // SAFETY: all zeros is a value of this plain C structure.
+    let mut attr: libc::mq_attr = unsafe { std::mem::zeroed() };
+    attr.mq_maxmsg = value(mk.maxmsg, "msg_default", "msg_max")?;
+    attr.mq_msgsize = value(mk.msgsize, "msgsize_default", "msgsize_max")?;
+    if mk.mode.is_some() {
+        // As mkfifo(1): what is said holds.
+        // SAFETY: no pointers; this process makes nothing else.
+        unsafe { libc::umask(0) };
+    }
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+    // SAFETY: a NUL-terminated name, a mode, and a structure with the attributes.
+    let mqd = unsafe { libc::mq_open(name.0.as_ptr(), flags, mode, &raw const attr) };
+    if mqd != -1 {
+        drop(Queue { mqd });
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    let attributes = Attributes { maxmsg: attr.mq_maxmsg as u64, msgsize: attr.mq_msgsize as u64, messages: 0 };
+    Err(match error.raw_os_error() {
+        Some(libc::EEXIST) => name.refused("there is one already", "take another name, or `mqns rm` it first"),
+        Some(libc::EINVAL) => {
+            let (most, longest) = (limits::get("msg_max")?, limits::get("msgsize_max")?);
+            let cause = format_args!(
+                "{} messages of {} bytes are not within msg_max ({most}) and msgsize_max ({longest})",
+                attr.mq_maxmsg, attr.mq_msgsize
+            );
+            name.refused(cause, "make it smaller, raise them (mqns limits msg_max=N), or set MQNS_LIMITS=generous")
+        }
+        Some(libc::EMFILE) => {
+            let (used, limit) = (limits::used(&library)?, limits::rlimit().unwrap_or(u64::MAX));
+            let cause = format_args!(
+                "RLIMIT_MSGQUEUE: it takes {} bytes, and {used} of {limit} are charged already",
+                super::look::cost(attributes)
+            );
+            name.refused(cause, "see `mqns limits`; remove queues, raise it (ulimit -q), or set MQNS_LIMITS=generous")
+        }
+        Some(libc::ENOSPC) => {
+            let (there, most) = (limits::queues(&library)?, limits::get("queues_max")?);
+            let is_limit = u64::try_from(most).is_ok_and(|most| there >= most);
+            if is_limit {
+                name.refused(format_args!("there are {there} queues, and queues_max is {most}"), "see `mqns limits`")
+            } else {
+                name.refused(Cause(&error), "make room in the directory of the queues")
+            }
+        }
+        _ => name.failed(&error),
+    })
+}
+
+/// For clap: an octal mode.
+pub fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o7777).ok_or_else(|| "not an octal mode".into())
+}
+
+/// Takes queues' names away, of as many as it can; the first failure.
+pub fn rm(rm: Rm) -> Result<(), Failure> {
+    go(&rm.at)?;
+    let mut first = Ok(());
+    for name in &rm.queues {
+        // SAFETY: a NUL-terminated name.
+        if unsafe { libc::mq_unlink(name.0.as_ptr()) } == 0 {
+            continue;
+        }
+        let failure = match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::EACCES) && name.is_possible() => {
+                name.refused("it is another user's", "only its owner and root may take it away, whatever its mode")
+            }
+            e => name.failed(&e),
+        };
+        match first {
+            Ok(()) => first = Err(failure),
+            Err(_) => failure.say(),
+        }
+    }
+    first
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::elf::{Elf, Image, image};
 use super::preloaded::Preloaded;
-use super::{Cause, Exit, Failure, Limits, Poll, Privileges, Run, Settings};
+use super::{Cause, Exit, Failure, Poll, Privileges, Run, Settings, WhichLimits};
 
 /// Runs the command in the place of this process; returns only if that was not possible.
 pub fn run(run: Run) -> Failure {
@@ -83,7 +83,7 @@ impl Settings {
         }
         environment.set_privileges(self.privileges);
         if let Some(limits) = self.limits {
-            environment.set("MQNS_LIMITS", if let Limits::Generous = limits { "generous" } else { "exact" });
+            environment.set("MQNS_LIMITS", if let WhichLimits::Generous = limits { "generous" } else { "exact" });
         }
         if let Some(poll) = self.poll {
             environment.set("MQNS_POLL", if let Poll::Always = poll { "always" } else { "auto" });
