@@ -4,6 +4,7 @@ mod elf;
 mod limits;
 mod look;
 mod lsns;
+mod message;
 mod mount;
 mod namespace;
 mod preloaded;
@@ -15,6 +16,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -28,6 +30,8 @@ pub enum Exit {
     /// A queue or a limit has refused what was asked for: there is no such queue, or there is one already; no
     /// permission; a limit is reached.
     Refused = 1,
+    /// The queue was full or empty, and was not to be waited for, or not so long.
+    WouldBlock = 124,
     /// mqns itself failed: wrong arguments, no libmqns.so, an unusable directory.
     Failed = 125,
     /// The command was found but cannot be run, or cannot be run with the library in it.
@@ -84,6 +88,7 @@ Exit status of `mqns run` and `mqns enter`:
 Of the others:
   0            done
   1            refused: no such queue, no permission, a limit is reached
+  124          the queue was full, or empty, for as long as it was to be waited for
   125          mqns itself failed (wrong arguments, libmqns.so or the namespace not found)";
 
 const ENVIRONMENT: &str = "\
@@ -173,6 +178,31 @@ Examples:
   mqns rm /jobs
   mqns ls -nro NAME,OPENERS | awk '$2 == 0 { print $1 }' | xargs -r mqns rm";
 
+const SEND_HELP: &str = "\
+If the queue is full it waits, unless --timeout or --nonblock is given: then the exit status is 124.
+
+Examples:
+  mqns send /jobs 'build 7'
+  mqns send --priority 9 --timeout 0.5 /jobs -- --urgent
+  head -c 100 /dev/urandom | mqns send --stdin /jobs";
+
+const RECV_HELP: &str = "\
+If the queue is empty it waits, unless --timeout or --nonblock is given: then the exit status is 124.
+With --all it takes what there is and ends; with --timeout as well, when nothing has come for so long.
+
+Examples:
+  mqns recv /jobs
+  mqns recv --count 10 --timeout 5 --json /jobs | jq .priority
+  mqns recv --raw /jobs > message
+  mqns recv --all --hex /jobs";
+
+const PURGE_HELP: &str = "\
+It receives until the queue is empty, also what threads that wait to send have for it.
+
+Examples:
+  mqns purge /jobs
+  mqns purge --quiet --ns 4711 /jobs";
+
 const LIMITS_HELP: &str = "\
 Limits of a namespace, with their ranges:
   msg_max          messages that a queue may be made for (1 to 65536)
@@ -254,6 +284,18 @@ enum Verb {
     /// Take queues away
     #[command(after_help = RM_HELP)]
     Rm(Rm),
+
+    /// Send a message
+    #[command(after_help = SEND_HELP)]
+    Send(Send),
+
+    /// Receive messages and print them
+    #[command(after_help = RECV_HELP)]
+    Recv(Recv),
+
+    /// Empty a queue
+    #[command(after_help = PURGE_HELP)]
+    Purge(Purge),
 
     /// Show or set the limits of an IPC namespace
     #[command(after_help = LIMITS_HELP)]
@@ -457,6 +499,103 @@ struct Rm {
     at: Where,
 }
 
+/// Arguments of `mqns send`.
+#[derive(Args)]
+struct Send {
+    /// Which queue; the leading slash may be left out
+    #[arg(value_name = "QUEUE")]
+    queue: queue::Name,
+
+    /// The message
+    #[arg(value_name = "MESSAGE", required_unless_present = "stdin", conflicts_with = "stdin")]
+    message: Option<OsString>,
+
+    /// The message is all that comes from standard input, whatever its bytes
+    #[arg(long)]
+    stdin: bool,
+
+    /// Higher ones are received first
+    #[arg(short, long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..32768))]
+    priority: u32,
+
+    /// Do not wait longer for room
+    #[arg(short, long, value_name = "SECONDS", value_parser = message::seconds, conflicts_with = "nonblock")]
+    timeout: Option<Duration>,
+
+    /// Do not wait
+    #[arg(long)]
+    nonblock: bool,
+
+    #[command(flatten)]
+    at: Where,
+}
+
+/// How messages are printed.
+#[derive(Args)]
+#[group(id = "shape", multiple = false)]
+struct Shape {
+    /// A line of JSON each: priority, bytes, and text, or hex if it is no UTF-8
+    #[arg(short = 'J', long)]
+    json: bool,
+
+    /// Their bytes, and nothing between them
+    #[arg(long)]
+    raw: bool,
+
+    /// A line of hexadecimal digits each
+    #[arg(long)]
+    hex: bool,
+
+    /// A line each; what is no text as \xHH
+    #[arg(long)]
+    text: bool,
+}
+
+/// Arguments of `mqns recv`.
+#[derive(Args)]
+struct Recv {
+    /// Which queue; the leading slash may be left out
+    #[arg(value_name = "QUEUE")]
+    queue: queue::Name,
+
+    /// How many messages
+    #[arg(short, long, value_name = "N", default_value_t = 1, conflicts_with = "all")]
+    count: u64,
+
+    /// All that are there
+    #[arg(short, long, conflicts_with = "nonblock")]
+    all: bool,
+
+    /// Do not wait longer for each
+    #[arg(short, long, value_name = "SECONDS", value_parser = message::seconds, conflicts_with = "nonblock")]
+    timeout: Option<Duration>,
+
+    /// Do not wait
+    #[arg(long)]
+    nonblock: bool,
+
+    #[command(flatten)]
+    shape: Shape,
+
+    #[command(flatten)]
+    at: Where,
+}
+
+/// Arguments of `mqns purge`.
+#[derive(Args)]
+struct Purge {
+    /// Which queue; the leading slash may be left out
+    #[arg(value_name = "QUEUE")]
+    queue: queue::Name,
+
+    #[command(flatten)]
+    at: Where,
+
+    /// Do not say how many messages there were
+    #[arg(short, long)]
+    quiet: bool,
+}
+
 /// Arguments of `mqns limits`.
 #[derive(Args)]
 struct Limits {
@@ -581,6 +720,9 @@ pub fn main() -> Exit {
         Verb::Stat(arguments) => look::stat(arguments).and_then(|text| print(&text)),
         Verb::Mk(arguments) => queue::mk(arguments),
         Verb::Rm(arguments) => queue::rm(arguments),
+        Verb::Send(arguments) => message::send(arguments),
+        Verb::Recv(arguments) => message::recv(arguments),
+        Verb::Purge(arguments) => message::purge(arguments).and_then(|text| print(&text)),
         Verb::Limits(arguments) => limits::limits(arguments).and_then(|text| print(&text)),
         Verb::Mount(arguments) => mount::mount(arguments).map(|word| {
             if let Some(word) = word {

@@ -124,6 +124,11 @@ impl Queue {
     }
 }
 
+/// A failure that is not one of a queue's name.
+pub fn trouble(name: &Name, error: &io::Error) -> Failure {
+    name.refused(Cause(error), "see `mqns stat` of it, and `mqns limits`")
+}
+
 /// Makes a queue.
 pub fn mk(mk: Mk) -> Result<(), Failure> {
     let library = go(&mk.at)?;
