@@ -196,6 +196,17 @@ Examples:
   mqns recv --raw /jobs > message
   mqns recv --all --hex /jobs";
 
+const PEEK_HELP: &str = "\
+Messages stay where they are, in the order in which they would be received; 0 is the next. What
+others receive while it looks is left out. Needed is permission to read. Nobody waits for it: the
+list is made under the queue's lock; messages are copied without, and taken for whole only if they
+are in the queue still.
+
+Examples:
+  mqns peek /jobs
+  mqns peek --index 0 --raw /jobs | file -
+  mqns peek --json /jobs | jq -s 'map(.bytes) | add'";
+
 const PURGE_HELP: &str = "\
 It receives until the queue is empty, also what threads that wait to send have for it.
 
@@ -292,6 +303,10 @@ enum Verb {
     /// Receive messages and print them
     #[command(after_help = RECV_HELP)]
     Recv(Recv),
+
+    /// Show messages without receiving them
+    #[command(after_help = PEEK_HELP)]
+    Peek(Peek),
 
     /// Empty a queue
     #[command(after_help = PURGE_HELP)]
@@ -551,6 +566,12 @@ struct Shape {
     text: bool,
 }
 
+impl Shape {
+    fn is_given(&self) -> bool {
+        self.json || self.raw || self.hex || self.text
+    }
+}
+
 /// Arguments of `mqns recv`.
 #[derive(Args)]
 struct Recv {
@@ -573,6 +594,24 @@ struct Recv {
     /// Do not wait
     #[arg(long)]
     nonblock: bool,
+
+    #[command(flatten)]
+    shape: Shape,
+
+    #[command(flatten)]
+    at: Where,
+}
+
+/// Arguments of `mqns peek`.
+#[derive(Args)]
+struct Peek {
+    /// Which queue; the leading slash may be left out
+    #[arg(value_name = "QUEUE")]
+    queue: queue::Name,
+
+    /// Only this message; 0 is the next to be received [default: all]
+    #[arg(short, long, value_name = "N")]
+    index: Option<usize>,
 
     #[command(flatten)]
     shape: Shape,
@@ -722,6 +761,7 @@ pub fn main() -> Exit {
         Verb::Rm(arguments) => queue::rm(arguments),
         Verb::Send(arguments) => message::send(arguments),
         Verb::Recv(arguments) => message::recv(arguments),
+        Verb::Peek(arguments) => message::peek(arguments).and_then(|text| print(&text)),
         Verb::Purge(arguments) => message::purge(arguments).and_then(|text| print(&text)),
         Verb::Limits(arguments) => limits::limits(arguments).and_then(|text| print(&text)),
         Verb::Mount(arguments) => mount::mount(arguments).map(|word| {

@@ -5,8 +5,6 @@
 #![no_main]
 
 mod cli;
-// Messages are for `mqns peek`, which is to come.
-#[allow(dead_code)]
 mod look;
 
 use std::ffi::{c_char, c_int};

@@ -1,15 +1,15 @@
-//! `mqns send`, `recv` and `purge`: messages, as bytes.
+//! `mqns send`, `recv`, `peek` and `purge`: messages, as bytes.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::queue::{Name, Queue, go, trouble};
-use super::table::printable;
-use super::{Cause, Exit, Failure, Purge, Recv, Send, Shape};
+use super::table::{Heading, Kind, Table, printable, shown, terminal_width};
+use super::{Cause, Exit, Failure, Peek, Purge, Recv, Send, Shape};
 
 /// As mq_timedsend(3) and mq_timedreceive(3) take it. `None`: beyond all time.
 fn deadline(timeout: Duration) -> Option<libc::timespec> {
@@ -78,10 +78,13 @@ fn input() -> Result<Vec<u8>, Failure> {
 }
 
 /// Writes a message in the form that is asked for, at once: what was received is nowhere else.
-fn write(shape: &Shape, priority: u32, message: &[u8]) -> Result<(), Failure> {
+fn write(shape: &Shape, index: Option<usize>, priority: u32, message: &[u8]) -> Result<(), Failure> {
     let mut bytes = Vec::new();
     if shape.json {
         let mut object = json!({});
+        if let Some(index) = index {
+            object["index"] = index.into();
+        }
         object["priority"] = priority.into();
         object["bytes"] = message.len().into();
         match std::str::from_utf8(message) {
@@ -136,7 +139,7 @@ pub fn recv(recv: Recv) -> Result<(), Failure> {
     let mut left = if recv.all { u64::MAX } else { recv.count };
     while left > 0 {
         match receive(&queue, &mut buffer, &recv.timeout.and_then(deadline)) {
-            Ok((len, priority)) => write(&recv.shape, priority, &buffer[..len])?,
+            Ok((len, priority)) => write(&recv.shape, None, priority, &buffer[..len])?,
             Err(e) if is_over(&e) && recv.all => break,
             Err(e) if is_over(&e) => {
                 let remedy = "send to it (mqns send), or wait longer (--timeout)";
@@ -165,4 +168,47 @@ pub fn purge(purge: Purge) -> Result<String, Failure> {
     }
     let plural = if count == 1 { "" } else { "s" };
     Ok(if purge.quiet { String::new() } else { format!("{}: took away {count} message{plural}\n", purge.queue) })
+}
+
+/// Shows messages, and leaves them where they are; a table to be printed, or nothing more.
+pub fn peek(peek: Peek) -> Result<String, Failure> {
+    let library = go(&peek.at)?;
+    let name = &peek.queue;
+    // Opening is what is checked; nothing waits.
+    let queue = Queue::open(name, libc::O_RDONLY).map_err(|e| name.failed(&e))?;
+    let attributes = queue.attributes().map_err(|e| trouble(name, &e))?;
+    let list = library.messages(queue.mqd, attributes.maxmsg as usize).map_err(|e| trouble(name, &e))?;
+    let mut wanted: Vec<_> = list.iter().enumerate().collect();
+    if let Some(index) = peek.index {
+        let Some(&one) = wanted.get(index) else {
+            let cause = match list.len() {
+                0 => "it has no message".to_string(),
+                1 => format!("it has no message {index}, only message 0"),
+                n => format!("it has no message {index}, only 0 to {}", n - 1),
+            };
+            return Err(name.refused(cause, "see `mqns peek` of it without --index"));
+        };
+        wanted = vec![one];
+    }
+    let mut rows = Vec::new();
+    for (index, message) in wanted {
+        let Some(copy) = library.message(queue.mqd, message).map_err(|e| trouble(name, &e))? else {
+            if peek.index.is_some() {
+                return Err(name.refused("somebody has received that message meanwhile", "look again"));
+            }
+            continue;
+        };
+        if peek.shape.is_given() {
+            write(&peek.shape, Some(index), message.priority, &copy)?;
+        } else {
+            rows.push(vec![index.into(), message.priority.into(), copy.len().into(), Value::from(shown(&copy))]);
+        }
+    }
+    if peek.shape.is_given() {
+        return Ok(String::new());
+    }
+    let headings =
+        [("INDEX", Kind::Number), ("PRIORITY", Kind::Number), ("BYTES", Kind::Number), ("MESSAGE", Kind::Long)];
+    let headings = headings.map(|(name, kind)| Heading { name, kind }).into();
+    Ok(Table { name: "messages", headings, rows }.aligned(true, terminal_width()))
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::run::{Environment, Library, Never, Ready};
 use super::{Cause, Exit, Failure};
-use crate::look::{Entry, Sleeper, State};
+use crate::look::{Entry, Message, Sleeper, State};
 
 /// Variable that tells the second image that it is the second. No command ever gets it.
 pub const MARKER: &str = "MQNS_SECOND_IMAGE";
@@ -33,6 +33,10 @@ pub struct Preloaded {
     charged: Charged,
     /// `mqns_state`.
     state: StateOf,
+    /// `mqns_messages`.
+    messages: Messages,
+    /// `mqns_message`.
+    message: MessageOf,
     /// statx(2) of libc, past the library.
     statx: Statx,
 }
@@ -40,6 +44,8 @@ pub struct Preloaded {
 type Names = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void, *const Entry), *mut c_void) -> isize;
 type Charged = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void, u32, u64), *mut c_void) -> isize;
 type StateOf = unsafe extern "C" fn(c_int, *mut State, *mut Sleeper, usize) -> isize;
+type Messages = unsafe extern "C" fn(c_int, *mut Message, usize) -> isize;
+type MessageOf = unsafe extern "C" fn(c_int, *const Message, *mut u8) -> isize;
 type Statx = unsafe extern "C" fn(c_int, *const c_char, c_int, c_uint, *mut libc::statx) -> c_int;
 
 /// A queue's file: its name, without the leading slash, its mode and owner.
@@ -76,6 +82,7 @@ impl Preloaded {
         };
         let (collect, queues) = (find(c"mqns_collect")?, find(c"mqns_queues")?);
         let (names, charged, state) = (find(c"mqns_names")?, find(c"mqns_charged")?, find(c"mqns_state")?);
+        let (messages, message) = (find(c"mqns_messages")?, find(c"mqns_message")?);
         // SAFETY: NUL-terminated names; it is loaded anyway.
         let statx = unsafe {
             let libc = libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
@@ -92,6 +99,8 @@ impl Preloaded {
                 names: std::mem::transmute::<*mut c_void, Names>(names),
                 charged: std::mem::transmute::<*mut c_void, Charged>(charged),
                 state: std::mem::transmute::<*mut c_void, StateOf>(state),
+                messages: std::mem::transmute::<*mut c_void, Messages>(messages),
+                message: std::mem::transmute::<*mut c_void, MessageOf>(message),
                 statx: std::mem::transmute::<*mut c_void, Statx>(statx),
             })
         }
@@ -202,6 +211,31 @@ impl Preloaded {
         count(unsafe { (self.state)(mqd, &mut state, sleepers.as_mut_ptr(), sleepers.len()) })?;
         sleepers.truncate(state.receivers as usize + state.senders as usize);
         Ok((state, sleepers))
+    }
+
+    /// The messages of a queue that is open for reading and holds up to `room`, in the order in which they
+    /// would be received.
+    pub fn messages(&self, mqd: c_int, room: usize) -> io::Result<Vec<Message>> {
+        let mut messages = vec![Message::default(); room];
+        // SAFETY: the library's function; a list as long as said.
+        let there = count(unsafe { (self.messages)(mqd, messages.as_mut_ptr(), room) })?;
+        messages.truncate(there as usize);
+        messages.sort_by_key(|message| (std::cmp::Reverse(message.priority), message.number));
+        Ok(messages)
+    }
+
+    /// A copy of one of them. `None`: it has been received meanwhile.
+    pub fn message(&self, mqd: c_int, message: &Message) -> io::Result<Option<Vec<u8>>> {
+        let mut copy = vec![0; message.len as usize];
+        // SAFETY: the library's function; room for as many bytes as the message says that it has.
+        match count(unsafe { (self.message)(mqd, message, copy.as_mut_ptr()) }) {
+            Ok(len) => {
+                copy.truncate(len as usize);
+                Ok(Some(copy))
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// What a path leads to, as the kernel sees it: a queue's descriptor is a FIFO there, of which every queue has
