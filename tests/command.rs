@@ -1533,6 +1533,558 @@ fn run_mount_shows_a_command_its_own_queues() {
 
 // The command itself.
 
+// Queues.
+
+/// What it printed; nothing was wrong.
+#[track_caller]
+fn says(state: &StateDir, arguments: &[&str]) -> String {
+    let output = alone(state, arguments);
+    assert_eq!((output.status.code(), err(&output)), (Some(0), ""), "{arguments:?}");
+    out(&output).to_string()
+}
+
+/// The same, as JSON.
+#[track_caller]
+fn tells(state: &StateDir, arguments: &[&str]) -> Value {
+    serde_json::from_str(&says(state, arguments)).expect("JSON")
+}
+
+/// A JSON object in each line.
+#[track_caller]
+fn lines_of(state: &StateDir, arguments: &[&str]) -> Vec<Value> {
+    says(state, arguments).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// `mqns` with something in its standard input.
+fn fed(state: &StateDir, arguments: &[&str], input: &[u8]) -> Output {
+    let mut command = mqns_alone(state, &[]);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("run mqns");
+    child.stdin.take().expect("a pipe").write_all(input).expect("write to mqns");
+    child.wait_with_output().expect("wait")
+}
+
+/// The name of the user with this number, or the number.
+fn user_name(uid: u32) -> String {
+    let known = Command::new("id").args(["-un", &uid.to_string()]).output().expect("run id");
+    if known.status.success() { out(&known).trim().to_string() } else { uid.to_string() }
+}
+
+fn own_name() -> String {
+    // SAFETY: no arguments.
+    user_name(unsafe { libc::getuid() })
+}
+
+/// A child in the background, which is ended.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `mqns ARGUMENTS…`, which sleeps on a queue: until `key` of `mqns stat` has an entry for it.
+fn asleep(state: &StateDir, queue: &str, key: &str, arguments: &[&str]) -> Ended {
+    let sleepers = || tells(state, &["stat", "-J", queue])["queues"][0][key].as_array().expect("a list").len();
+    let before = sleepers();
+    let mut command = mqns_alone(state, &[]);
+    let child = Ended(command.args(arguments).stdout(Stdio::piped()).spawn().expect("run mqns"));
+    while sleepers() == before {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child
+}
+
+#[test]
+fn ls_lists_queues() {
+    let state = StateDir::new();
+    let empty = "NAME OWNER MODE MSGS BYTES MAXMSG MSGSIZE RECV SEND NOTIFY OPENERS\n";
+    assert_eq!(says(&state, &["ls"]), empty);
+    assert_eq!(says(&state, &["mk", "/b", "--maxmsg", "1", "--msgsize", "2048", "--mode", "0640"]), "");
+    assert_eq!(says(&state, &["mk", "/a b\u{e4}\u{1b}", "--mode=600"]), "");
+    assert_eq!(says(&state, &["send", "/b", "hello"]), "");
+    let sender = asleep(&state, "b", "senders", &["send", "/b", "more"]);
+    let receivers = ["1", "2"].map(|_| asleep(&state, "/a b\u{e4}\u{1b}", "receivers", &["recv", "/a b\u{e4}\u{1b}"]));
+    let mut notified = mqns_alone(&state, &[]);
+    notified.args(["run", &probe(), "notify", "/b"]);
+    let (notified, said) = Held::start(notified, 1);
+    assert_eq!(said, ["ok"]);
+
+    let me = own_name();
+    let list = tells(&state, &["ls", "-J"]);
+    let expected = json!({ "queues": [
+        { "name": "/a b\u{e4}\u{1b}", "owner": me, "mode": "0600", "msgs": 0, "bytes": 0, "maxmsg": 10,
+          "msgsize": 8192, "recv": 2, "send": 0, "notify": null, "openers": 2 },
+        { "name": "/b", "owner": me, "mode": "0640", "msgs": 1, "bytes": 5, "maxmsg": 1,
+          "msgsize": 2048, "recv": 0, "send": 1, "notify": notified.child.id(), "openers": 2 },
+    ]});
+    assert_eq!(list.to_string(), expected.to_string());
+    let lines = says(&state, &["ls"]);
+    let words: Vec<Vec<&str>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0].join(" "), empty.trim());
+    assert_eq!(words[1].join(" "), format!("/a b\u{e4}\\x1b {me} 0600 0 0B 10 8K 2 0 - 2"));
+    let pid = notified.pid();
+    assert_eq!(words[2].join(" "), format!("/b {me} 0640 1 5B 1 2K 0 1 {pid} 2"));
+    assert_eq!(says(&state, &["ls", "-b", "-n", "-o", "msgsize"]), "8192\n2048\n");
+    assert_eq!(
+        says(&state, &["ls", "-r", "-o", "NAME,msgsize,NOTIFY"]),
+        format!("NAME MSGSIZE NOTIFY\n/a\\x20b\u{e4}\\x1b 8192 -\n/b 2048 {pid}\n")
+    );
+    assert_eq!(says(&state, &["ls", "-nro", "MSGS"]), "0\n1\n");
+
+    drop(receivers);
+    drop(sender);
+    notified.let_go();
+    // What has been killed in its sleep does not count.
+    assert_eq!(says(&state, &["ls", "-nro", "RECV,SEND,NOTIFY,OPENERS"]), "0 0 - 0\n0 0 - 0\n");
+}
+
+#[test]
+fn ls_shows_users_what_is_theirs() {
+    if !somebody_or_skip() {
+        return;
+    }
+    let state = StateDir::new();
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o1777)).expect("chmod");
+    for (queue, mode) in [("/all", "666"), ("/read", "644"), ("/secret", "600"), ("/send", "622")] {
+        says(&state, &["mk", queue, "--mode", mode]);
+        says(&state, &["send", queue, "hello"]);
+    }
+    let list = |arguments: &[&str]| {
+        let output = mqns_alone(&state, SOMEBODY).args(arguments).output().expect("run mqns");
+        assert_eq!((output.status.code(), err(&output)), (Some(0), ""));
+        out(&output).to_string()
+    };
+    let me = own_name();
+    assert_eq!(
+        list(&["ls", "-nro", "NAME,OWNER,MODE,MSGS,BYTES,RECV,OPENERS"]),
+        format!(
+            "/all {me} 0666 1 5 0 0\n/read {me} 0644 1 5 0 0\n/secret {me} 0600 - - - -\n/send {me} 0622 1 - - 0\n"
+        )
+    );
+    let secret = list(&["stat", "secret"]);
+    assert!(secret.contains(&format!("Owner      {me}, group ")) && secret.contains("not for this user to know"));
+    let secret: Value = serde_json::from_str(&list(&["stat", "-J", "secret"])).expect("JSON");
+    assert_eq!((&secret["queues"][0]["mode"], &secret["queues"][0]["msgs"]), (&json!("0600"), &Value::Null));
+    // It is not taken for empty, nor for zero.
+    let metrics = list(&["stat", "--prometheus"]);
+    assert!(metrics.contains("mqns_queue_bytes{queue=\"/read\"} 5\n") && !metrics.contains("/secret"), "{metrics}");
+    let refused = |arguments: &[&str], parts: &[&str]| {
+        let output = mqns_alone(&state, SOMEBODY).args(arguments).output().expect("run mqns");
+        refuses(&output, 1, parts);
+    };
+    for arguments in
+        [&["recv", "/send"][..], &["peek", "/send"], &["purge", "/send"], &["send", "/read", "x"], &["peek", "/secret"]]
+    {
+        refused(arguments, &[": permission denied; see `mqns ls` for its owner and mode"]);
+    }
+    // As unlink(2) in a directory with the sticky bit.
+    refused(&["rm", "/all"], &["/all: it is another user's; only its owner and root"]);
+    assert_eq!(list(&["send", "/send", "x"]) + &list(&["recv", "/all"]), "hello\n");
+    refused(&["limits", "msg_max=20"], &["msg_max: only root of the namespace may set it; do it as root"]);
+    assert_eq!(list(&["limits", "--privileges", "generous", "msg_max=20"]) + &list(&["limits", "msg_max"]), "20\n");
+}
+
+#[test]
+fn stat_tells_all_about_queues() {
+    let state = StateDir::new();
+    says(&state, &["mk", "jobs", "--maxmsg", "2", "--msgsize", "64", "--mode", "600"]);
+    says(&state, &["send", "jobs", "one"]);
+    says(&state, &["send", "jobs", "two"]);
+    let senders = ["3", "4"].map(|text| asleep(&state, "jobs", "senders", &["send", "jobs", text]));
+    let pids = senders.each_ref().map(|sender| sender.0.id());
+    let mut sorted = pids;
+    sorted.sort_unstable();
+    let answer = tells(&state, &["stat", "--json", "jobs"]);
+    let queue = &answer["queues"][0];
+    let times = ["created", "used"].map(|key| queue[key].as_u64().expect("a number"));
+    assert!(times[0] > 1_700_000_000 && times[0] <= times[1], "{times:?}");
+    // SAFETY: no arguments.
+    let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
+    let expected = json!({ "queues": [{
+        "name": "/jobs", "owner": own_name(), "uid": uid, "gid": gid, "mode": "0600", "msgs": 2, "bytes": 6,
+        "maxmsg": 2, "msgsize": 64, "charged": 320, "receivers": [], "senders": pids, "notify": null,
+        "openers": sorted, "created": times[0], "used": times[1],
+    }]});
+    assert_eq!(answer.to_string(), expected.to_string());
+    says(&state, &["mk", "other", "--mode", "644"]);
+    let mut notified = mqns_alone(&state, &[]);
+    notified.args(["run", &probe(), "notify", "/other"]);
+    let (notified, _) = Held::start(notified, 1);
+    let sheets = says(&state, &["stat", "/jobs", "/other"]);
+    for line in [
+        "Queue      /jobs".to_string(),
+        "Messages   2 of 2, of up to 64 bytes".into(),
+        "Content    6 bytes".into(),
+        "Charged    320 bytes, to its maker's RLIMIT_MSGQUEUE".into(),
+        "Receivers  none wait".into(),
+        format!("Senders    2 wait: {} {}", pids[0], pids[1]),
+        "Notify     nobody is registered".into(),
+        format!("Openers    {} {}", sorted[0], sorted[1]),
+        "Senders    none wait".into(),
+        format!("Notify     process {}, SIGEV_SIGNAL, signal {}", notified.pid(), libc::SIGUSR1),
+    ] {
+        assert!(sheets.lines().any(|there| there == line), "{line:?} is not in\n{sheets}");
+    }
+    assert_eq!(sheets.split("\n\n").count(), 2);
+    // It has not set the notification off, nor taken it away.
+    let notify = &tells(&state, &["stat", "-J", "other"])["queues"][0]["notify"];
+    assert_eq!(notify, &json!({ "pid": notified.child.id(), "kind": "SIGEV_SIGNAL", "signal": libc::SIGUSR1 }));
+    notified.let_go();
+    refuses(&alone(&state, &["stat", "jobs", "no"]), 1, &["/no: no such queue in this namespace; see `mqns ls`"]);
+    refuses(&alone(&state, &["stat", "a/b"]), 1, &["/a/b: no queue can have this name; "]);
+}
+
+#[test]
+fn stat_has_metrics_for_prometheus() {
+    let state = StateDir::new();
+    says(&state, &["mk", "q\"\\\n", "--maxmsg", "3", "--msgsize", "100"]);
+    says(&state, &["send", "q\"\\\n", "hello"]);
+    let text = says(&state, &["stat", "--prometheus"]);
+    let lines: Vec<_> = text.lines().collect();
+    for (name, value) in [
+        ("messages", 1),
+        ("bytes", 5),
+        ("max_messages", 3),
+        ("max_message_bytes", 100),
+        ("receivers_waiting", 0),
+        ("senders_waiting", 0),
+        ("openers", 0),
+    ] {
+        let at = lines.iter().position(|line| *line == format!("# TYPE mqns_queue_{name} gauge")).expect("a type");
+        assert!(lines[at - 1].starts_with(&format!("# HELP mqns_queue_{name} ")));
+        assert_eq!(lines[at + 1], format!("mqns_queue_{name}{{queue=\"/q\\\"\\\\\\n\"}} {value}"));
+    }
+}
+
+#[test]
+fn mk_makes_queues() {
+    let state = StateDir::new();
+    let made = |arguments: &[&str], umask: libc::mode_t| {
+        let mut command = mqns_alone(&state, &[]);
+        command.arg("mk").args(arguments);
+        // SAFETY: a system call only.
+        unsafe {
+            command.pre_exec(move || {
+                libc::umask(umask);
+                Ok(())
+            })
+        };
+        command.output().expect("run mqns")
+    };
+    for (name, more, umask, expected) in [
+        ("/plain", &[][..], 0o022, "0644 10 8192"),
+        ("/masked", &[], 0o077, "0600 10 8192"),
+        ("/exact", &["--mode", "1622"], 0o077, "1622 10 8192"),
+        ("/some", &["--maxmsg", "1"], 0o022, "0644 1 8192"),
+        ("/small", &["--maxmsg=1", "--msgsize=1"], 0o022, "0644 1 1"),
+    ] {
+        let output = made(&[&[name][..], more].concat(), umask);
+        assert_eq!((output.status.code(), out(&output), err(&output)), (Some(0), "", ""));
+        let queue = &tells(&state, &["stat", "-J", name])["queues"][0];
+        let has = format!("{} {} {}", queue["mode"].as_str().expect("a mode"), queue["maxmsg"], queue["msgsize"]);
+        assert_eq!(has, expected, "{name}");
+    }
+    refuses(&made(&["plain"], 0), 1, &["/plain: there is one already; "]);
+    for name in ["", "/", ".", "..", "a/b", "//a"] {
+        refuses(&made(&[name], 0), 1, &["no queue can have this name; "]);
+    }
+    refuses(&made(&[&"x".repeat(256)], 0), 1, &["the name is longer than 255 bytes; "]);
+    refuses(&made(&["/q", "--maxmsg", "0"], 0), 1, &["0 messages of 8192 bytes are not within msg_max (10) and"]);
+    refuses(&made(&["/q", "--msgsize", "-1"], 0), 1, &["10 messages of -1 bytes are not within msg_max"]);
+    says(&state, &["limits", "queues_max=5"]);
+    let full = made(&["/q"], 0);
+    // Who has CAP_SYS_RESOURCE is not bound.
+    if full.status.code() != Some(0) {
+        refuses(&full, 1, &["/q: there are 5 queues, and queues_max is 5; see `mqns limits`"]);
+    }
+    let mut command = mqns_alone(&state, &[]);
+    command.args(["mk", "/r", "--maxmsg", "1", "--msgsize", "1"]);
+    says(&state, &["limits", "queues_max=256"]);
+    // SAFETY: a system call only, on a local.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 1000, rlim_max: 1000 };
+            libc::setrlimit(libc::RLIMIT_MSGQUEUE, &limit);
+            Ok(())
+        })
+    };
+    let output = command.output().expect("run mqns");
+    refuses(
+        &output,
+        1,
+        &["/r: RLIMIT_MSGQUEUE: it takes 97 bytes, and ", " of 1000 are charged already; see `mqns limits`"],
+    );
+}
+
+#[test]
+fn rm_takes_queues_away() {
+    let state = StateDir::new();
+    for name in ["a", "b", "c"] {
+        says(&state, &["mk", name]);
+    }
+    says(&state, &["rm", "/a"]);
+    assert_eq!(says(&state, &["ls", "-nro", "NAME"]), "/b\n/c\n");
+    // The others go nevertheless.
+    let output = alone(&state, &["rm", "/b", "/no", "/c"]);
+    refuses(&output, 1, &["/no: no such queue in this namespace"]);
+    assert_eq!(says(&state, &["ls", "-n"]), "");
+    let output = alone(&state, &["rm", "/no", "/neither"]);
+    assert_eq!((output.status.code(), err(&output).lines().count()), (Some(1), 2), "{output:?}");
+}
+
+#[test]
+fn messages_are_bytes() {
+    let state = StateDir::new();
+    says(&state, &["mk", "q", "--maxmsg", "4", "--msgsize", "8000"]);
+    let all: Vec<u8> = (0..8000u32).map(|n| (n % 256) as u8).collect();
+    for message in [&b""[..], b"\n", b"a\0\xff\n\x1b[31m\\", &all] {
+        for arguments in [&["recv", "--raw", "q"][..], &["peek", "--raw", "q"], &["peek", "--index", "0", "--raw", "q"]]
+        {
+            let sent = fed(&state, &["send", "--stdin", "q"], message);
+            assert_eq!((sent.status.code(), err(&sent)), (Some(0), ""));
+            let output = alone(&state, arguments);
+            assert_eq!((output.status.code(), err(&output)), (Some(0), ""));
+            assert!(output.stdout == message, "{arguments:?}");
+            says(&state, &["recv", "--all", "q"]);
+        }
+    }
+    use std::os::unix::ffi::OsStringExt;
+    let mut command = mqns_alone(&state, &[]);
+    command.args(["send", "q"]).arg(OsString::from_vec(b"a\xff\n".to_vec()));
+    assert!(command.status().expect("run mqns").success());
+    says(&state, &["send", "q", "--priority", "32767", "--", "--help"]);
+    says(&state, &["send", "q", "-p1", "\u{e4}\\"]);
+    assert_eq!(says(&state, &["peek", "--text", "q"]), "--help\n\u{e4}\\\na\\xff\\x0a\n");
+    assert_eq!(says(&state, &["peek", "--hex", "q"]), "2d2d68656c70\nc3a45c\n61ff0a\n");
+    let list = [
+        json!({ "priority": 32767, "bytes": 6, "text": "--help" }),
+        json!({ "priority": 1, "bytes": 3, "text": "\u{e4}\\" }),
+        json!({ "priority": 0, "bytes": 3, "hex": "61ff0a" }),
+    ];
+    assert_eq!(lines_of(&state, &["recv", "--count", "3", "--json", "q"]), list);
+}
+
+#[test]
+fn who_waits_for_a_queue_says_how_long() {
+    let state = StateDir::new();
+    says(&state, &["mk", "q", "--maxmsg", "1", "--msgsize", "10"]);
+    let start = std::time::Instant::now();
+    let over = |arguments: &[&str], part: &str| refuses(&alone(&state, arguments), 124, &[part]);
+    let took = |least: u64| assert!(start.elapsed() >= std::time::Duration::from_millis(least));
+    over(&["recv", "--nonblock", "q"], "/q: the queue is empty; ");
+    over(&["recv", "--timeout", "0.1", "q"], "/q: the queue is empty; ");
+    took(100);
+    says(&state, &["send", "--timeout", "0", "q", "first"]);
+    over(&["send", "--nonblock", "q", "x"], "/q: the queue is full; ");
+    over(&["send", "--timeout", "0.1", "q", "x"], "/q: the queue is full; ");
+    took(200);
+    refuses(
+        &alone(&state, &["send", "q", "0123456789a"]),
+        1,
+        &["/q: a message of 11 bytes is longer than its msgsize of 10; "],
+    );
+    // It waits, and gets in when there is room.
+    let sender = asleep(&state, "q", "senders", &["send", "q", "second"]);
+    assert_eq!(says(&state, &["recv", "--count", "2", "q"]), "first\nsecond\n");
+    drop(sender);
+    let mut receiver = asleep(&state, "q", "receivers", &["recv", "q", "-t", "60"]);
+    says(&state, &["send", "q", "third"]);
+    let mut text = String::new();
+    receiver.0.stdout.take().expect("a pipe").read_to_string(&mut text).expect("read");
+    assert_eq!(text, "third\n");
+    // What has come is printed, though more was asked for.
+    says(&state, &["send", "q", "fourth"]);
+    let output = alone(&state, &["recv", "--count", "2", "--timeout", "0.1", "q"]);
+    assert_eq!((output.status.code(), out(&output)), (Some(124), "fourth\n"));
+    // All, be it nothing.
+    assert_eq!(says(&state, &["recv", "--all", "q"]), "");
+    let mut follower = asleep(&state, "q", "receivers", &["recv", "--all", "-t", "0.5", "q"]);
+    says(&state, &["send", "q", "fifth"]);
+    says(&state, &["send", "q", "sixth"]);
+    let mut text = String::new();
+    follower.0.stdout.take().expect("a pipe").read_to_string(&mut text).expect("read");
+    assert_eq!((text.as_str(), follower.0.wait().expect("wait").code()), ("fifth\nsixth\n", Some(0)));
+    let output = alone(&state, &["recv", "no"]);
+    refuses(&output, 1, &["/no: no such queue in this namespace; see `mqns ls` (--ns, --dir), or make it: mqns mk"]);
+}
+
+#[test]
+fn peek_leaves_messages_where_they_are() {
+    let state = StateDir::new();
+    says(&state, &["mk", "q", "--maxmsg", "5", "--msgsize", "20"]);
+    assert_eq!(says(&state, &["peek", "q"]), "INDEX PRIORITY BYTES MESSAGE\n");
+    refuses(&alone(&state, &["peek", "--index", "0", "q"]), 1, &["/q: it has no message; "]);
+    for (priority, text) in [("0", "old"), ("7", "urgent\u{1b}"), ("0", "new"), ("7", "as urgent")] {
+        says(&state, &["send", "q", "-p", priority, text]);
+    }
+    let before = tells(&state, &["stat", "-J", "q"]);
+    let table = "INDEX PRIORITY BYTES MESSAGE\n    0        7     7 urgent\\x1b\n    1        7     9 as urgent\n    \
+                 2        0     3 old\n    3        0     3 new\n";
+    assert_eq!(says(&state, &["peek", "q"]), table);
+    assert_eq!(says(&state, &["peek", "q"]), table);
+    assert_eq!(says(&state, &["peek", "q", "--index", "2", "--text"]), "old\n");
+    assert_eq!(
+        lines_of(&state, &["peek", "q", "-i3", "-J"]),
+        [json!({ "index": 3, "priority": 0, "bytes": 3, "text": "new" })]
+    );
+    refuses(&alone(&state, &["peek", "--index", "4", "q"]), 1, &["/q: it has no message 4, only 0 to 3; "]);
+    assert_eq!(tells(&state, &["stat", "-J", "q"]), before);
+    assert_eq!(says(&state, &["recv", "--all", "q"]), "urgent\\x1b\nas urgent\nold\nnew\n");
+    let mut command = mqns_alone(&state, &[]);
+    says(&state, &["send", "q", "a message too long"]);
+    command.args(["peek", "q"]);
+    let cut = on_terminal(command, 30);
+    assert!(cut.lines().all(|line| line.len() <= 30) && cut.contains("a messa"), "{cut}");
+}
+
+/// While others send and receive, what is peeked at is whole, in order, and what was sent.
+#[test]
+fn peek_shows_no_torn_message() {
+    let state = StateDir::new();
+    // Longer than what is copied under the queue's lock.
+    says(&state, &["mk", "q", "--maxmsg", "8", "--msgsize", "6000"]);
+    let script = r#"
+        i=0
+        while [ $i -lt 250 ]; do
+            head -c 6000 /dev/zero | tr '\0' $((i % 10)) | "$0" send --stdin q
+            i=$((i + 1))
+        done"#;
+    let shell = |script: &str| {
+        let mut command = mqns_alone(&state, &[]);
+        command.args(["run", "sh", "-c", script, env!("CARGO_BIN_EXE_mqns")]);
+        Ended(command.stdout(Stdio::null()).spawn().expect("run mqns"))
+    };
+    let mut sender = shell(script);
+    let _receiver = shell(r#"while "$0" recv --all -t 0.01 q; do :; done"#);
+    let mut seen = 0;
+    while sender.0.try_wait().expect("wait").is_none() {
+        for message in lines_of(&state, &["peek", "-J", "q"]) {
+            let text = message["text"].as_str().expect("digits");
+            assert_eq!(text.len(), 6000);
+            assert!(text.bytes().all(|digit| digit == text.as_bytes()[0]), "{text}");
+            seen += 1;
+        }
+    }
+    println!("{seen} messages peeked at");
+}
+
+#[test]
+fn purge_empties_a_queue() {
+    let state = StateDir::new();
+    says(&state, &["mk", "q", "--maxmsg", "2"]);
+    assert_eq!(says(&state, &["purge", "q"]), "/q: took away 0 messages\n");
+    for text in ["1", "2"] {
+        says(&state, &["send", "q", text]);
+    }
+    let mut sender = asleep(&state, "q", "senders", &["send", "q", "3"]);
+    assert_eq!(says(&state, &["purge", "/q"]), "/q: took away 3 messages\n");
+    assert!(sender.0.wait().expect("wait").success());
+    says(&state, &["send", "q", "4"]);
+    assert_eq!(says(&state, &["purge", "--quiet", "q"]), "");
+    assert_eq!(says(&state, &["ls", "-nro", "MSGS,BYTES"]), "0 0\n");
+    refuses(&alone(&state, &["purge", "no"]), 1, &["/no: no such queue"]);
+}
+
+#[test]
+fn limits_are_shown_and_set() {
+    let state = StateDir::new();
+    let names = ["msg_max", "msgsize_max", "queues_max", "msg_default", "msgsize_default"];
+    assert_eq!(says(&state, &[&["limits"][..], &names].concat()), "10\n8192\n256\n10\n8192\n");
+    says(&state, &["mk", "q", "--maxmsg", "10", "--msgsize", "100"]);
+    assert_eq!(says(&state, &["limits", "msg_max=20", "queues_max=-1", "msg_default=15"]), "");
+    assert_eq!(says(&state, &["limits", "msg_max", "msgsize_max=9000", "msg_default"]), "20\n15\n");
+    says(&state, &["mk", "as-default"]);
+    let queue = &tells(&state, &["stat", "-J", "as-default"])["queues"][0];
+    assert_eq!((&queue["maxmsg"], &queue["msgsize"]), (&json!(15), &json!(8192)));
+    let limits = tells(&state, &["limits", "--json"]);
+    assert_eq!(
+        limits["limits"],
+        json!({ "msg_max": 20, "msgsize_max": 9000, "queues_max": -1, "msg_default": 15, "msgsize_default": 8192 })
+    );
+    assert_eq!(limits["queues"], 2);
+    let charged = 10 * 196 + 15 * (8192 + 96);
+    let account = &limits["rlimit_msgqueue"][0];
+    assert_eq!((&account["user"], &account["charged"]), (&json!(own_name()), &json!(charged)));
+    let text = says(&state, &["limits"]);
+    let words: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in ["LIMIT VALUE USED", "msg_max 20 -", "queues_max -1 2", "msgsize_default 8192 -"] {
+        assert!(words.iter().any(|there| there == line), "{line} is not in\n{text}");
+    }
+    assert!(words.iter().any(|line| line.starts_with(&format!("{} {charged} ", own_name()))), "{text}");
+    refuses(&alone(&state, &["limits", "msg_max=0"]), 1, &["msg_max: 0 is out of range; it may be 1 to 65536"]);
+    refuses(&alone(&state, &["limits", "msgsize_max=127"]), 1, &["msgsize_max: 127 is out of range; it may be 128 to"]);
+    // Why EMFILE.
+    let mut command = mqns_alone(&state, &[]);
+    command.arg("limits");
+    // SAFETY: a system call only, on a local.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 300_000, rlim_max: 300_000 };
+            libc::setrlimit(libc::RLIMIT_MSGQUEUE, &limit);
+            Ok(())
+        })
+    };
+    let output = command.output().expect("run mqns");
+    let left = 300_000 - charged;
+    assert!(out(&output).contains(&format!(" 300000 {left}\n")), "{output:?}");
+    let last = "A default queue, 15 x 8192, is charged 124320 bytes: 1 more can be made, then mq_open is EMFILE.\n";
+    assert!(out(&output).ends_with(last), "{output:?}");
+    let output = mqns_alone(&state, &[]).env("MQNS_LIMITS", "generous").arg("limits").output().expect("run mqns");
+    assert!(out(&output).ends_with("\nMQNS_LIMITS=generous: who makes a queue here is bound by none of these.\n"));
+}
+
+#[test]
+fn queues_of_other_namespaces_and_directories() {
+    let state = StateDir::new();
+    let held = Held::probe(&state, &[], &["run", "--ipc"], &["create /there x"]);
+    says(&state, &["mk", "here"]);
+    assert_eq!(says(&state, &["ls", "-nro", "NAME"]), "/here\n");
+    let link = format!("/proc/{}/ns/ipc", held.pid());
+    // By another directory in the environment as well: that of the process holds.
+    for (state, ns) in
+        [(&state, held.pid()), (&state, link), (&state, held.number().to_string()), (&StateDir::new(), held.pid())]
+    {
+        assert_eq!(says(state, &["ls", "-nro", "NAME,MSGS", "--ns", &ns]), "/there 1\n");
+    }
+    let ns = held.pid();
+    says(&state, &["mk", "more", "--ns", &ns]);
+    says(&state, &["send", "more", "y", "--ns", &ns]);
+    assert_eq!(says(&state, &["peek", "more", "--text", "--ns", &ns]), "y\n");
+    assert_eq!(says(&state, &["purge", "more", "--ns", &ns]), "/more: took away 1 message\n");
+    assert_eq!(says(&state, &["recv", "there", "--ns", &ns]), "x\n");
+    says(&state, &["limits", "msg_max=11", "--ns", &ns]);
+    assert_eq!(says(&state, &["limits", "msg_max"]) + &says(&state, &["limits", "msg_max", "--ns", &ns]), "10\n11\n");
+    says(&state, &["rm", "more", "there", "--ns", &ns]);
+    assert_eq!(says(&state, &["stat", "--prometheus", "--ns", &ns]).matches("} ").count(), 0);
+    held.let_go();
+    let elsewhere = StateDir::new();
+    assert_eq!(says(&elsewhere, &["ls", "-nro", "NAME", "--dir", &path(state.path().into())]), "/here\n");
+    refuses(&alone(&state, &["ls", "--dir", "/no/such"]), 125, &["/no/such: No such file or directory; --dir"]);
+    refuses(&alone(&state, &["ls", "--ns", "/no/such"]), 125, &["namespace /no/such: no such file; --ns takes"]);
+}
+
+#[test]
+fn queue_commands_say_when_output_fails_and_are_quiet_in_a_pipe() {
+    let state = StateDir::new();
+    says(&state, &["mk", "q"]);
+    for arguments in [&["ls"][..], &["stat", "q"], &["peek", "q"], &["limits"], &["recv", "q"], &["purge", "q"]] {
+        says(&state, &["send", "q", "x"]);
+        let mut command = mqns_alone(&state, &[]);
+        let full = fs::File::options().write(true).open("/dev/full").expect("open /dev/full");
+        let output = command.args(arguments).stdout(full).output().expect("run mqns");
+        refuses(&output, 125, &["standard output: No space left on device"]);
+        // Somebody has read enough.
+        says(&state, &["send", "q", "x"]);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = mqns_alone(&state, &[]).args(arguments).stdout(writer).output().expect("run mqns");
+        assert_eq!((output.status.signal(), err(&output)), (Some(libc::SIGPIPE), ""), "{arguments:?}");
+    }
+}
+
 #[test]
 fn version_help_and_usage() {
     let mqns = |arguments: &[&str]| {
@@ -1546,7 +2098,10 @@ fn version_help_and_usage() {
         assert_eq!((status, err.as_str()), (Some(0), ""));
         assert!(out.contains("Usage: mqns") && (arguments == ["run", "-h"] || out.contains("126 ")), "{out}");
     }
-    for verb in ["run", "enter", "lsns", "mount", "umount", "gc"] {
+    for verb in [
+        "run", "enter", "lsns", "ls", "stat", "mk", "rm", "send", "recv", "peek", "purge", "limits", "mount", "umount",
+        "gc",
+    ] {
         let (status, out, err) = mqns(&[verb, "--help"]);
         assert_eq!((status, err.as_str()), (Some(0), ""));
         assert!(out.contains(&format!("Examples:\n  mqns {verb}")), "{out}");
@@ -1565,6 +2120,31 @@ fn version_help_and_usage() {
         &["lsns", "-o", "NS,FLY"],
         &["lsns", "--json", "--raw"],
         &["lsns", "1"],
+        &["ls", "-o", "NAME,FLY"],
+        &["ls", "--json", "--raw"],
+        &["ls", "/q"],
+        &["stat"],
+        &["stat", "--prometheus", "/q"],
+        &["mk"],
+        &["mk", "/q", "--mode", "8"],
+        &["mk", "/q", "--mode", "10000"],
+        &["mk", "/q", "--maxmsg", "many"],
+        &["rm"],
+        &["send", "/q"],
+        &["send", "/q", "x", "--stdin"],
+        &["send", "/q", "x", "--priority", "32768"],
+        &["send", "/q", "x", "--timeout", "-1"],
+        &["send", "/q", "x", "--timeout", "soon"],
+        &["send", "/q", "x", "--timeout", "1", "--nonblock"],
+        &["recv"],
+        &["recv", "/q", "--all", "--count", "2"],
+        &["recv", "/q", "--raw", "--hex"],
+        &["peek", "/q", "--index", "-1"],
+        &["peek", "/q", "--text", "--json"],
+        &["purge"],
+        &["limits", "msg_most"],
+        &["limits", "msg_max=many"],
+        &["limits", "msg_max", "--json"],
         &["mount"],
         &["mount", "-o", "ro,fly", "/proc"],
         &["mount", "-o", "", "/proc"],

@@ -4,6 +4,7 @@
  *   state      signals ignored and blocked, descriptors, LD_PRELOAD, ASAN_OPTIONS
  *   queue      makes a queue and takes a message through it; prints it
  *   create MAXMSG MSGSIZE   "ok" or the error
+ *   notify NAME    asks for SIGUSR1 at the first message of a queue, "ok"; stays until stdin ends
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -45,6 +46,13 @@ int main(int argc, char **argv)
 
 	if (!strcmp(what, "state"))
 		return state();
+	if (!strcmp(what, "notify") && argc > 2) {
+		struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+		mqd_t watched = mq_open(argv[2], O_RDONLY);
+		puts(watched == (mqd_t)-1 || mq_notify(watched, &event) ? strerrorname_np(errno) : "ok");
+		fflush(stdout);
+		return getchar() != EOF;
+	}
 	struct mq_attr a = {.mq_maxmsg = argc > 3 ? atol(argv[2]) : 1, .mq_msgsize = argc > 3 ? atol(argv[3]) : 64};
 	mqd_t q = mq_open("/probe", O_RDWR | O_CREAT | O_EXCL, 0600, &a);
 	if (q == (mqd_t)-1) {
