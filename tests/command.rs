@@ -1938,6 +1938,12 @@ fn peek_leaves_messages_where_they_are() {
     command.args(["peek", "q"]);
     let cut = on_terminal(command, 30);
     assert!(cut.lines().all(|line| line.len() <= 30) && cut.contains("a messa"), "{cut}");
+    let mut command = mqns_alone(&state, &[]);
+    command.env("MQNS_LIMITS", "generous").args(["mk", "long", "--msgsize", "1000000"]);
+    assert!(command.status().expect("run mqns").success());
+    let long = "x".repeat(1_000_000);
+    assert!(fed(&state, &["send", "--stdin", "long"], long.as_bytes()).status.success());
+    assert!(says(&state, &["peek", "long"]).ends_with(&format!("0        0 1000000 {long}\n")));
 }
 
 /// While others send and receive, what is peeked at is whole, in order, and what was sent.

@@ -97,14 +97,21 @@ impl Table {
         let mut out = String::new();
         for line in &lines {
             let start = out.len();
-            for ((cell, heading), &width) in line.iter().zip(&self.headings).zip(&widths) {
+            for (at, ((cell, heading), &width)) in line.iter().zip(&self.headings).zip(&widths).enumerate() {
                 if out.len() != start {
                     out.push(' ');
                 }
-                let _ = match heading.kind {
-                    Kind::Number => write!(out, "{cell:>width$}"),
-                    Kind::Text | Kind::Long => write!(out, "{cell:<width$.width$}"),
-                };
+                // Not by format!, whose widths end at 65535.
+                let padding = std::iter::repeat_n(' ', width - len(cell).min(width));
+                if heading.kind == Kind::Number {
+                    out.extend(padding);
+                    out.push_str(cell);
+                } else {
+                    out.extend(cell.chars().take(width));
+                    if at + 1 < line.len() {
+                        out.extend(padding);
+                    }
+                }
             }
             out.truncate(start + out[start..].trim_end().len());
             out.push('\n');
