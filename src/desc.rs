@@ -144,14 +144,18 @@ fn known_by(tls: &'static Tls, fd: i32, slot: &AtomicU64) -> Option<Descriptor> 
 
 /// The same, asking the kernel where nothing is known. `None`: not a message queue descriptor of
 /// ours.
+///
+/// # Errors
+///
+/// EMFILE, ENFILE, ENOMEM: that cannot be found out now. It is no EBADF: the descriptor may be good.
 #[inline(always)]
-pub fn find(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
+pub fn find(tls: &'static Tls, fd: i32) -> Result<Option<Descriptor>> {
     if let Some(slot) = entry(fd)
         && let Some(descriptor) = known_by(tls, fd, slot)
     {
-        return Some(descriptor);
+        return Ok(Some(descriptor));
     }
-    identify(tls, fd)
+    try_to_identify(tls, fd)
 }
 
 impl Descriptor {
@@ -279,6 +283,12 @@ pub fn visible_flags(fd: i32, flags: i32) -> i32 {
     flags_to_mode(flags) | kept | signal_to_rare(signal)
 }
 
+/// Whether `fd` can be entered: ENOMEM, if there is no memory for its part of the table. An unknown descriptor would be
+/// a FIFO to the hooks, and read(2) would wait for ever. (Numbers beyond the table are never entered.)
+pub fn make_room(fd: i32) -> Result<()> {
+    if make_entry(fd).is_some() || fd as u32 as usize / CHUNK >= CHUNKS.len() { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
 /// Enters a descriptor that mq_open has made.
 pub fn insert(fd: i32, map: &'static Map, access: i32, nonblocking: bool) {
     ANY.store(1, Ordering::Relaxed);
@@ -371,23 +381,39 @@ impl Closed {
 /// queue's FIFO: by the place where the kernel says it lies, and the segment beside it.
 #[cold]
 pub fn identify(tls: &'static Tls, fd: i32) -> Option<Descriptor> {
-    let st = stat_fd(fd).ok()?;
+    try_to_identify(tls, fd).ok().flatten()
+}
+
+/// The same.
+///
+/// # Errors
+///
+/// As [`find`].
+#[cold]
+fn try_to_identify(tls: &'static Tls, fd: i32) -> Result<Option<Descriptor>> {
+    let Ok(st) = stat_fd(fd) else { return Ok(None) };
     if st.st_mode & libc::S_IFMT == libc::S_IFREG && crate::vfs::any() && crate::vfs::is_device(st.st_dev) {
-        crate::vfs::ops::convert(tls, fd, &st)?;
-        return known(fd);
+        return Ok(crate::vfs::ops::convert(tls, fd, &st).and_then(|()| known(fd)));
     }
     if st.st_mode & libc::S_IFMT != libc::S_IFIFO {
-        return None;
+        return Ok(None);
     }
     // SAFETY: no pointers.
-    let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL).ok()? } as i32;
-    let map = map_of_fifo(tls, fd, &st).ok()?;
+    let Ok(flags) = (unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }) else { return Ok(None) };
+    let flags = flags as i32;
+    let map = match map_of_fifo(tls, fd, &st) {
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
+        Err(_) => return Ok(None),
+        Ok(map) => map,
+    };
+    // Without an entry it would be as good as none.
+    make_room(fd)?;
     if flags & libc::O_PATH != 0 {
         insert_path(fd, map.map(), flags);
-        return known(fd);
+    } else {
+        insert(fd, map.map(), flags_to_mode(flags), flags & libc::O_NONBLOCK != 0);
     }
-    insert(fd, map.map(), flags_to_mode(flags), flags & libc::O_NONBLOCK != 0);
-    known(fd)
+    Ok(known(fd))
 }
 
 fn map_of_fifo(tls: &'static Tls, fd: i32, st: &libc::stat) -> Result<Pinned> {

@@ -152,7 +152,7 @@ pub unsafe extern "C" fn mqns_send(
             if priority >= MQ_PRIO_MAX {
                 return Err(Errno::EINVAL);
             }
-            let Some(descriptor) = desc::find(tls, fd) else { return Ok(None) };
+            let Some(descriptor) = desc::find(tls, fd)? else { return Ok(None) };
             if !descriptor.may_send() {
                 return Err(Errno::EBADF);
             }
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn mqns_receive(
         let receive = || {
             let tls = ready()?;
             let deadline = deadline(timeout)?;
-            let Some(descriptor) = desc::find(tls, fd) else { return Ok(None) };
+            let Some(descriptor) = desc::find(tls, fd)? else { return Ok(None) };
             if !descriptor.may_receive() {
                 return Err(Errno::EBADF);
             }
@@ -348,7 +348,7 @@ pub unsafe extern "C" fn mqns_getsetattr(fd: c_int, new: *const MqAttr, old: *mu
             }
             flags = Some(attr.mq_flags as i32);
         }
-        let Some(descriptor) = desc::find(tls, fd) else {
+        let Some(descriptor) = desc::find(tls, fd)? else {
             return match syscall!(SYS_mq_getsetattr, fd, new, old) {
                 Err(Errno::ENOSYS) => Err(Errno::EBADF),
                 other => other,
@@ -465,7 +465,7 @@ pub unsafe extern "C" fn mqns_notify(fd: c_int, event: *const Sigevent, register
             }
             wanted = Some(Registration { kind: event.notify, signo: event.signo, value: event.value });
         }
-        let Some(descriptor) = desc::find(tls, fd) else {
+        let Some(descriptor) = desc::find(tls, fd)? else {
             return match syscall!(SYS_mq_notify, fd, event) {
                 Err(Errno::ENOSYS) => Err(Errno::EBADF),
                 other => other,
