@@ -906,8 +906,11 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
         }
         // Not a queue, or a damaged one: nothing but files to take away.
         Err(Errno::ENOENT | Errno::EIO) => remove_files(&near, ino, read_key(place, ino).ok()),
-        // Somebody else's, unlinked by the owner of the directory: `collect` does the rest.
-        Err(_) => {}
+        // Somebody else's, unlinked by the owner of the directory; or there is no descriptor or memory to spare for a
+        // look at it. `collect` does the rest, at the next creation.
+        Err(_) => {
+            place.control().nameless.fetch_add(1, AcqRel);
+        }
     }
     Ok(())
 }
@@ -984,13 +987,17 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
         Err(Errno::ENOENT) => {
             // The first: whoever finds such a queue unused may take its charge off, so that the directory is
             // for all who may use the namespace.
-            let all = Path::new(&[place.dir(), b"/q"])?.stat()?.st_mode & 0o777;
-            Path::new(&[place.dir(), b"/q/f"])?.make_dir(all)?;
-            fifo.link(&link)
+            let make = || -> Result<()> {
+                let all = Path::new(&[place.dir(), b"/q"])?.stat()?.st_mode & 0o777;
+                Path::new(&[place.dir(), b"/q/f"])?.make_dir(all)
+            };
+            make().and_then(|()| fifo.link(&link))
         }
         other => other,
     };
-    if linked.is_ok() {
+    // On a full file system there may be no room for it. The name is gone all the same: the last close takes the charge
+    // off, or whoever looks.
+    if linked != Err(Errno::EEXIST) {
         place.control().nameless.fetch_add(1, AcqRel);
     }
     map.header().flags.fetch_or(F_UNLINKED, AcqRel);
