@@ -100,10 +100,12 @@ fn is_of(map: &Map, place: &Place) -> bool {
     map.place.load(Ordering::Relaxed) == place.index() && map.header().flags.load(Ordering::Relaxed) & F_DEAD == 0
 }
 
-/// The mapping of the queue whose file has inode `ino` in `place`, if this process has it.
-pub fn find(tls: &Tls, place: &Place, ino: u64) -> Option<Pinned> {
+/// The mapping of the queue whose file has inode `ino` in `place`, if this process has it; on device `dev`, where that
+/// is known: the directory may have become another one, with the same numbers.
+pub fn find(tls: &Tls, place: &Place, ino: u64, dev: Option<u64>) -> Option<Pinned> {
     let held = LOCK.lock(tls);
-    walk(&held, list(ino)).find(|node| node.map.ino == ino && is_of(&node.map, place)).map(Pinned::new)
+    let is_it = |map: &Map| map.ino == ino && dev.is_none_or(|dev| dev == map.dev) && is_of(map, place);
+    walk(&held, list(ino)).find(|node| is_it(&node.map)).map(Pinned::new)
 }
 
 /// The same by the key, which takes longer.

@@ -1076,7 +1076,7 @@ pub fn status_of_descriptor(fd: c_int, st: &mut libc::stat) {
 fn dress(t: &Target, st: &mut libc::stat) {
     let tls = ready().unwrap_or(vfs::tls());
     let named = st.st_nlink != 0;
-    match crate::ns::queues::map_queue(tls, t.place.place(), st.st_ino) {
+    match crate::ns::queues::map_queue(tls, t.place.place(), st.st_ino, Some(st.st_dev)) {
         Ok(map) => {
             face::dress(st, Some(&map), named);
             maps::tidy(tls, map);

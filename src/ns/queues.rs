@@ -186,7 +186,7 @@ pub fn open(
                 if oflag & (libc::O_DIRECT | libc::O_PATH) == libc::O_DIRECT {
                     return Err(Errno::EINVAL);
                 }
-                match open_queue(tls, place, st.st_ino, oflag) {
+                match open_queue(tls, place, &st, oflag) {
                     Err(Errno::ENOENT) => {}
                     other => return other,
                 }
@@ -219,8 +219,8 @@ pub fn open(
 }
 
 /// Opens the FIFO of an existing queue. ENOENT: the queue is gone meanwhile.
-fn open_queue(tls: &'static Tls, place: &'static Place, ino: u64, oflag: i32) -> Result<i32> {
-    let map = map_queue(tls, place, ino)?;
+fn open_queue(tls: &'static Tls, place: &'static Place, st: &libc::stat, oflag: i32) -> Result<i32> {
+    let map = map_queue(tls, place, st.st_ino, Some(st.st_dev))?;
     if oflag & libc::O_PATH != 0 {
         return open_path(place, &map, oflag);
     }
@@ -295,8 +295,8 @@ fn enter_table(map: &'static Map, fd: Fd, oflag: i32) -> Result<i32> {
 /// # Errors
 ///
 /// ENOENT: no such queue. EACCES: its files are not for this user. EIO: damaged.
-pub fn map_queue(tls: &'static Tls, place: &'static Place, ino: u64) -> Result<Pinned> {
-    if let Some(map) = maps::find(tls, place, ino) {
+pub fn map_queue(tls: &'static Tls, place: &'static Place, ino: u64, dev: Option<u64>) -> Result<Pinned> {
+    if let Some(map) = maps::find(tls, place, ino, dev) {
         return Ok(map);
     }
     let map = map_key(tls, place, read_key(place, ino)?)?;
@@ -874,15 +874,16 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     let path = near.shorten(visible(place, name)?);
     // The file's new name says which one it is; should the name have come to mean another file just now, that one was
     // renamed, and gets the right one.
-    let (mut ino, aside) = loop {
-        let ino = path.stat()?.st_ino;
+    let (mut ino, dev, aside) = loop {
+        let st = path.stat()?;
+        let ino = st.st_ino;
         let aside = near.hidden(ino, b".x")?;
         match take_aside(place, &path, &aside) {
             // Somebody else was faster, and the name means another file by now.
             Err(Errno::EEXIST) => {}
             // Sticky directories and foreign files: the kernel's queue directory answers EPERM.
             Err(Errno::EACCES) => return Err(Errno::EPERM),
-            Ok(()) => break (ino, aside),
+            Ok(()) => break (ino, st.st_dev, aside),
             Err(errno) => return Err(errno),
         }
     };
@@ -899,7 +900,7 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
         }
         ino = renamed;
     }
-    match map_queue(tls, place, ino) {
+    match map_queue(tls, place, ino, Some(dev)) {
         Ok(map) => {
             retire(tls, &near, &map)?;
             maps::tidy(tls, map);
@@ -1170,7 +1171,7 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         if ino != named && rename_aside(place, named, ino).is_err() {
             return;
         }
-        let found = map_queue(tls, place, ino);
+        let found = map_queue(tls, place, ino, None);
         if let Err(Errno::ENOENT | Errno::EIO) = found {
             // Of one that was being taken away there is no more than this.
             remove_files(&Near::new(place), ino, read_key(place, ino).ok());
@@ -1201,7 +1202,7 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
             left += 1;
             return;
         }
-        match map_queue(tls, place, ino) {
+        match map_queue(tls, place, ino, None) {
             Ok(map) => {
                 uncharge(place, Some(&map), Some(&link), uid as u32, cost);
                 maps::tidy(tls, map);
@@ -1253,7 +1254,7 @@ pub fn collect_orphans(tls: &'static Tls, place: &'static Place) {
 /// Takes a queue's segment and FIFO away whose file was removed by somebody who knows nothing of them,
 /// unless it is open. Whether it was one.
 fn orphaned(tls: &'static Tls, place: &'static Place, ino: u64) -> bool {
-    let Ok(map) = map_queue(tls, place, ino) else { return false };
+    let Ok(map) = map_queue(tls, place, ino, None) else { return false };
     let h = map.header();
     let exists = |path: Result<Path>| path.and_then(|path| path.stat()).is_ok_and(|st| st.st_ino == ino);
     let cost = msgqueue_cost(map.maxmsg, map.msgsize);

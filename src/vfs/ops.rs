@@ -115,7 +115,7 @@ fn open_existing(tls: &'static Tls, target: &Target, flags: i32) -> Result<Optio
         // Nothing of ours.
         return Err(Errno::EACCES);
     }
-    let map = match queues::map_queue(tls, target.place.place(), st.st_ino) {
+    let map = match queues::map_queue(tls, target.place.place(), st.st_ino, Some(st.st_dev)) {
         Err(Errno::ENOENT) => match queues::furnish(tls, target.place.place(), target.name(), &st) {
             Err(Errno::ENOENT) => return Ok(None),
             other => other?,
@@ -154,7 +154,7 @@ pub fn convert(tls: &'static Tls, fd: i32, st: &libc::stat) -> Option<()> {
         return None;
     }
     let place = target.place.place();
-    let map = match queues::map_queue(tls, place, st.st_ino) {
+    let map = match queues::map_queue(tls, place, st.st_ino, Some(st.st_dev)) {
         Err(Errno::ENOENT) => queues::furnish(tls, place, target.name(), st),
         other => other,
     }
@@ -347,7 +347,7 @@ pub fn change(
     if target.is_read_only() {
         return Err(Errno::EROFS);
     }
-    match queues::map_queue(tls, target.place.place(), st.st_ino) {
+    match queues::map_queue(tls, target.place.place(), st.st_ino, Some(st.st_dev)) {
         Ok(map) => change(&map),
         // Not this user's affair: the kernel says so.
         Err(_) => natural(),
