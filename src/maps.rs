@@ -123,27 +123,61 @@ pub fn find_key(tls: &Tls, place: &Place, key: Key) -> Option<Pinned> {
 /// # Errors
 ///
 /// ENOMEM; the mapping is gone then.
-pub fn keep(tls: &Tls, map: Map) -> Result<Pinned> {
-    let held = LOCK.lock(tls);
-    let node = match take_node(&held) {
-        Ok(node) => node,
+pub fn keep(tls: &'static Tls, map: Map) -> Result<Pinned> {
+    match room(tls) {
+        Ok(room) => Ok(room.keep(map)),
         Err(errno) => {
             map.unmap();
-            return Err(errno);
+            Err(errno)
         }
-    };
-    let head = list(map.ino);
-    let first = head.load(Ordering::Relaxed);
-    // SAFETY: the node came from the free list or a fresh page: it is ours alone.
-    unsafe { node.write(Node { map, next: AtomicPtr::new(first) }) };
-    head.store(node, Ordering::Release);
-    // SAFETY: as above; complete by now.
-    if let Ok(place) = Place::of(unsafe { (*node).map.place.load(Ordering::Relaxed) }) {
-        let _ = place.refer().keep();
     }
-    MAPPED.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: complete, and in a list.
-    Ok(Pinned::new(unsafe { &*node }))
+}
+
+/// Room for a mapping, to be had before what could not be undone.
+pub struct Room {
+    node: *mut Node,
+    tls: &'static Tls,
+}
+
+/// # Errors
+///
+/// ENOMEM.
+pub fn room(tls: &'static Tls) -> Result<Room> {
+    let held = LOCK.lock(tls);
+    let node = take_node(&held);
+    drop(held);
+    Ok(Room { node: node?, tls })
+}
+
+impl Room {
+    /// Keeps a mapping.
+    pub fn keep(self, map: Map) -> Pinned {
+        let node = self.node;
+        let held = LOCK.lock(self.tls);
+        core::mem::forget(self);
+        let head = list(map.ino);
+        let first = head.load(Ordering::Relaxed);
+        // SAFETY: the node came from the free list or a fresh page: it is ours alone.
+        unsafe { node.write(Node { map, next: AtomicPtr::new(first) }) };
+        head.store(node, Ordering::Release);
+        // SAFETY: as above; complete by now.
+        if let Ok(place) = Place::of(unsafe { (*node).map.place.load(Ordering::Relaxed) }) {
+            let _ = place.refer().keep();
+        }
+        MAPPED.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: complete, and in a list.
+        let pinned = Pinned::new(unsafe { &*node });
+        drop(held);
+        pinned
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let held = LOCK.lock(self.tls);
+        push_free(self.node);
+        drop(held);
+    }
 }
 
 /// A node that is in no list; carved out of pages, so that a thousand queues cost little.

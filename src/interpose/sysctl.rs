@@ -168,6 +168,7 @@ fn open_limit(place: &'static Place, limit: Limit, flags: i32) -> Result<i32> {
     if flags & libc::O_ACCMODE != libc::O_RDONLY && !ns::is_root_of(place) {
         return Err(Errno::EACCES);
     }
+    drop(crate::sys::path::may_grow_to(64)?);
     const MFD_CLOEXEC: u32 = 1;
     // SAFETY: a name and flags.
     let fd = unsafe {
@@ -188,6 +189,7 @@ pub fn refresh(fd: i32) {
     }
     let mut text = [0u8; 16];
     let len = limit.text(place.control(), &mut text);
+    let Ok(_growth) = crate::sys::path::may_grow_to(len as u64) else { return };
     // SAFETY: the text is as long as said.
     unsafe {
         let _ = syscall!(SYS_pwrite64, fd, text.as_ptr(), len, 0);

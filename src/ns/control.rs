@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use crate::abi::{DFLT_MSG, DFLT_MSGSIZE, DFLT_QUEUESMAX, Errno, Result};
-use crate::sys::path::{Fd, Path};
+use crate::sys::path::{Fd, Path, may_grow_to};
 use crate::syscall;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsctl\x02");
@@ -121,6 +121,7 @@ fn make(path: &Path, mode: u32, len: u64, head: &[u64]) -> Result<()> {
     fresh.push_hex(random())?;
     let file = fresh.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
     let done = (|| {
+        let _growth = may_grow_to(len)?;
         file.truncate(len)?;
         // SAFETY: `head` is as long as said.
         unsafe { syscall!(SYS_pwrite64, file.0, head.as_ptr(), size_of_val(head), 0)? };
@@ -203,8 +204,7 @@ impl Control {
     pub fn declare_dead(file: &Fd) -> Result<()> {
         let state = DEAD;
         let at = core::mem::offset_of!(Control, state);
-        // SAFETY: four bytes of a local.
-        unsafe { syscall!(SYS_pwrite64, file.0, &raw const state, 4, at) }.map(|_| ())
+        file.write_at(&state.to_ne_bytes(), at as u64)
     }
 
     /// The secret of a stand-in, see [`Control::make_stand_in`].
@@ -225,6 +225,7 @@ impl Control {
     ///
     /// ENOSPC.
     pub fn fill(file: &Fd, dir: &[u8], id: u64, secret: [u64; 2], user_ns: u64, maker: u32) -> Result<()> {
+        let _growth = may_grow_to(CONTROL_SIZE)?;
         file.truncate(CONTROL_SIZE)?;
         // SAFETY: `dir` is as long as said.
         unsafe { syscall!(SYS_pwrite64, file.0, dir.as_ptr(), dir.len(), OWN_PATH)? };
@@ -274,8 +275,14 @@ impl Accounts {
     ///
     /// Those of open(2) and mmap(2); EIO: not such a file.
     pub fn map(path: &Path) -> Result<&'static Accounts> {
-        // SAFETY: a mapping of that size, never taken away.
+        // SAFETY: a mapping of that size, taken away only by `unmap`, when nobody uses it.
         map(path, size_of::<Accounts>(), ACCOUNTS_MAGIC).map(|at| unsafe { &*at.cast() })
+    }
+
+    /// Undoes [`Accounts::map`]: nobody may use it any more.
+    pub fn unmap(at: *const Accounts) {
+        // SAFETY: a mapping that `map` has made, by the caller's word unused.
+        let _ = unsafe { syscall!(SYS_munmap, at, size_of::<Accounts>()) };
     }
 
     /// The counts of mounts and of virtual mounts, mapped to be read only, for the life of the process; and the device on which the
@@ -294,6 +301,8 @@ impl Accounts {
         let at = unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_READ, libc::MAP_SHARED, file.0, 0)? };
         // SAFETY: the mapping is a page long.
         if unsafe { (*(at as *const AtomicU64)).load(Acquire) } != ACCOUNTS_MAGIC {
+            // SAFETY: our own mapping, not handed out.
+            let _ = unsafe { syscall!(SYS_munmap, at, 4096) };
             return Err(Errno::EIO);
         }
         Ok(((at + core::mem::offset_of!(Accounts, mounts)) as *const AtomicU64, st.st_dev))

@@ -242,7 +242,15 @@ fn add(dir: &[u8]) -> Result<Referred> {
         None => Accounts::map(&Path::new(&[root, b"/accounts"])?)?,
     };
     // By a description of its own: that of a membership has its flock, which a mapping would keep.
-    let control = Control::map(&Path::new(&[dir, b"/control"])?)?;
+    let control = match Path::new(&[dir, b"/control"]).and_then(|path| Control::map(&path)) {
+        Ok(control) => control,
+        Err(errno) => {
+            if same_root.is_none() {
+                Accounts::unmap(accounts);
+            }
+            return Err(errno);
+        }
+    };
     let unused = |p: &&Place| {
         p.users.load(Ordering::Acquire) == 0 && (p.ready.load(Ordering::Acquire) == 0 || p.is_virtual() && p.is_dead())
     };
@@ -259,6 +267,9 @@ fn add(dir: &[u8]) -> Result<Referred> {
         }
         None => {
             Control::unmap(control);
+            if same_root.is_none() {
+                Accounts::unmap(accounts);
+            }
             return Err(Errno::ENFILE);
         }
     };

@@ -23,7 +23,7 @@ use crate::maps::{self, Pinned};
 use crate::queue;
 use crate::shm::Map;
 use crate::shm::layout::{F_DEAD, F_UNCHARGED, F_UNLINKED, Layout};
-use crate::sys::path::{Fd, Path};
+use crate::sys::path::{Fd, Growth, Path, may_grow_to};
 use crate::sys::tls::Tls;
 use crate::syscall;
 
@@ -264,7 +264,9 @@ pub fn reopen(tls: &'static Tls, map: &'static Map, oflag: i32) -> Result<i32> {
 
 /// A descriptor with O_PATH: that of the FIFO.
 fn open_path(place: &Place, map: &Pinned, oflag: i32) -> Result<i32> {
-    let fd = keyed(place, map.key, b".p")?.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?.release();
+    let fd = keyed(place, map.key, b".p")?.open(libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    desc::make_room(fd.0)?;
+    let fd = fd.release();
     desc::insert_path(fd, map.map(), oflag);
     Ok(fd)
 }
@@ -280,6 +282,7 @@ fn open_fifo(path: &Path, oflag: i32) -> Result<Fd> {
 }
 
 fn enter_table(map: &'static Map, fd: Fd, oflag: i32) -> Result<i32> {
+    desc::make_room(fd.0)?;
     let signal = desc::rare_to_signal(oflag);
     if signal != 0 {
         // SAFETY: no pointers.
@@ -431,7 +434,17 @@ impl Draft {
         file.truncate(layout.len)?;
         let mut map = Map::create(file.0, &layout, self.key.0[1])?;
         drop(file);
+        match self.finish(near, st, &mut map, name, uid, oflag) {
+            Ok(fd) => Ok((map, fd)),
+            Err(errno) => {
+                map.unmap();
+                Err(errno)
+            }
+        }
+    }
 
+    /// Makes the FIFO, and completes the segment.
+    fn finish(&mut self, near: &Near, st: &libc::stat, map: &mut Map, name: &[u8], uid: u32, oflag: i32) -> Result<Fd> {
         let fifo = keyed(self.place, self.key, b".p")?;
         near.shorten(fifo).make_fifo(0o666)?;
         self.rest[2] = Some(fifo);
@@ -465,7 +478,7 @@ impl Draft {
         }
         map.set_name(name);
         map.publish();
-        Ok((map, fd))
+        Ok(fd)
     }
 }
 
@@ -555,6 +568,10 @@ fn create_queue(
     let uid = real_uid();
     let (maxmsg, msgsize) = check_limits(tls, place, attr)?;
     let cost = msgqueue_cost(maxmsg, msgsize);
+    let layout = Layout::new(maxmsg, msgsize);
+    let _growth = may_have_files(&layout)?;
+    // Once the queue has its name nothing may fail any more.
+    let room = maps::room(tls)?;
     let mut draft = Draft::new(place, Key::new(), uid, cost)?;
 
     // The queue's file: "mode & ~umask & 07777", by the kernel itself. Whoever finds it later knows by its name and
@@ -582,8 +599,15 @@ fn create_queue(
     let path_of_key = hidden(place, st.st_ino, b".k")?;
     write_key(&mut draft.held, &near.shorten(path_of_key), draft.key, st.st_mode)?;
     draft.rest[0] = Some(path_of_key);
-    let (map, fd) = draft.build(&near, &st, Layout::new(maxmsg, msgsize), name, uid, oflag)?;
+    let (map, fd) = draft.build(&near, &st, layout, name, uid, oflag)?;
 
+    // The number will be one of these two.
+    let in_table =
+        desc::make_room(fd.0).and_then(|()| draft.held.file.as_ref().map_or(Ok(()), |it| desc::make_room(it.0)));
+    if let Err(errno) = in_table {
+        map.unmap();
+        return Err(errno);
+    }
     // Where others may watch the directory they are to see that a file appears.
     let named = if mounted {
         draft.file.link(path).map(|()| {
@@ -598,7 +622,7 @@ fn create_queue(
     }
     draft.kept = true;
     let fd = core::mem::take(&mut draft.held).hand_over(fd);
-    let map = maps::keep(tls, map)?;
+    let map = room.keep(map);
     if oflag & libc::O_DIRECT != 0 {
         // The kernel makes the queue, then finds that it cannot do direct I/O on it.
         return Err(Errno::EINVAL);
@@ -648,6 +672,9 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     }
     let (maxmsg, msgsize) = check_limits(tls, place, None)?;
     let cost = msgqueue_cost(maxmsg, msgsize);
+    let layout = Layout::new(maxmsg, msgsize);
+    let _growth = may_have_files(&layout)?;
+    let room = maps::room(tls)?;
     let mut draft = Draft::new(place, Key::new(), st.st_uid, cost)?;
     let file = draft.file.open(libc::O_RDWR | MADE, 0o600)?;
     draft.made = true;
@@ -662,7 +689,7 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     file.truncate(KEY_SIZE + 1)?;
     file.chmod(key_mode(st.st_mode))?;
     draft.held.file = Some(file);
-    let (map, fd) = draft.build(&Near::new(place), st, Layout::new(maxmsg, msgsize), name, st.st_uid, libc::O_RDWR)?;
+    let (map, fd) = draft.build(&Near::new(place), st, layout, name, st.st_uid, libc::O_RDWR)?;
     // Whatever has been written to it.
     map.header().size.store(FILENT_SIZE + 1, Relaxed);
     if let Err(errno) = draft.file.rename(&hidden(place, st.st_ino, b".k")?, false) {
@@ -671,7 +698,7 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     }
     draft.kept = true;
     drop(fd);
-    maps::keep(tls, map)
+    Ok(room.keep(map))
 }
 
 /// The caller's real uid as its parent user namespace knows it: that is who pays, wherever he is.
@@ -805,6 +832,13 @@ fn admit(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64) -> Resul
         control.queues_count.fetch_add(1, AcqRel);
     }
     charge(tls, place, uid, cost, limit).inspect_err(|_| count_down(place))
+}
+
+/// ENOSPC: RLIMIT_FSIZE forbids the segment, its longest file.
+fn may_have_files(layout: &Layout) -> Result<Growth> {
+    may_grow_to(layout.len).inspect_err(|_| {
+        refused(format_args!("mq_open: ENOSPC: need a file of {} bytes, RLIMIT_FSIZE is less", layout.len));
+    })
 }
 
 /// The attributes of a new queue: the caller's, or the namespace's defaults.
@@ -1197,7 +1231,7 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         };
         let Ok(link) = Path::new(&[place.dir(), b"/q/f/", name]) else { return };
         // Ours are not asked about: see `destroy_if_unused`.
-        let held = maps::find(tls, place, ino).is_some_and(|map| map.fds.load(Acquire) != 0);
+        let held = maps::find(tls, place, ino, None).is_some_and(|map| map.fds.load(Acquire) != 0);
         if held || is_open(&link) {
             left += 1;
             return;

@@ -228,6 +228,41 @@ pub fn with_more_descriptors<T>(open: impl FnOnce() -> Result<T>) -> Result<T> {
     opened
 }
 
+/// As long as this exists the process may write the file that it was asked for.
+pub struct Growth(Option<libc::rlimit>);
+
+/// Lets the process write a file up to `len` bytes: where RLIMIT_FSIZE's soft limit is lower it is raised to the hard
+/// one meanwhile.
+///
+/// # Errors
+///
+/// ENOSPC: that is lower, too. To be asked before, since the kernel would send SIGXFSZ, by which a program ends that
+/// has written no file of its own.
+pub fn may_grow_to(len: u64) -> Result<Growth> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is a local.
+    unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, 0, &raw mut limit)? };
+    if len <= limit.rlim_cur {
+        return Ok(Growth(None));
+    }
+    if len > limit.rlim_max {
+        return Err(Errno::ENOSPC);
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    // SAFETY: as above.
+    unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, &raw const raised, 0)? };
+    Ok(Growth(Some(limit)))
+}
+
+impl Drop for Growth {
+    fn drop(&mut self) {
+        if let Some(limit) = &self.0 {
+            // SAFETY: the structure is ours.
+            let _ = unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_FSIZE, core::ptr::from_ref(limit), 0) };
+        }
+    }
+}
+
 /// newfstatat(2).
 ///
 /// # Errors
@@ -282,7 +317,19 @@ impl Fd {
         unsafe { syscall!(SYS_fchmod, self.0, mode) }.map(|_| ())
     }
 
-    /// ftruncate(2).
+    /// pwrite(2) of plain bytes, all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`may_grow_to`]; those of pwrite(2).
+    pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<()> {
+        let _growth = may_grow_to(at + bytes.len() as u64)?;
+        // SAFETY: `bytes` is as long as said.
+        let written = unsafe { syscall!(SYS_pwrite64, self.0, bytes.as_ptr(), bytes.len(), at)? };
+        if written == bytes.len() { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
+    /// ftruncate(2); [`may_grow_to`] is to be asked first.
     pub fn truncate(&self, len: u64) -> Result<()> {
         // SAFETY: no pointers.
         unsafe { syscall!(SYS_ftruncate, self.0, len) }.map(|_| ())

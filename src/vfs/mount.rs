@@ -167,9 +167,11 @@ fn write_record(path: &Path, record: &Record) -> Result<()> {
     let mut bytes = [0u8; 257];
     bytes[0] = u8::from(record.noexec);
     bytes[1..=record.len].copy_from_slice(record.source());
-    // SAFETY: the buffer is as long as said.
-    unsafe { syscall!(SYS_pwrite64, file.0, bytes.as_ptr(), 1 + record.len, 0)? };
-    file.chmod(0o644)
+    let noted = file.write_at(&bytes[..=record.len], 0).and_then(|()| file.chmod(0o644));
+    if noted.is_err() {
+        let _ = path.unlink();
+    }
+    noted
 }
 
 /// The same by the mount point, which copies in other mount namespaces have as well.

@@ -54,6 +54,8 @@ pub fn opened(fd: i32) -> Result<()> {
     if !any {
         return Ok(());
     }
+    // As long as tables are as a rule.
+    let _growth = crate::sys::path::may_grow_to(1 << 16)?;
     const MFD_CLOEXEC: u32 = 1;
     // SAFETY: a name and flags.
     let file = Fd(unsafe { syscall!(SYS_memfd_create, c"mounts".as_ptr(), MFD_CLOEXEC)? } as i32);

@@ -208,9 +208,8 @@ pub fn attach(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resu
         draft.push(b".")?;
         draft.push_hex(ns::control::random())?;
         let file = draft.open(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
-        // SAFETY: the buffer is as long as said.
-        let written = unsafe { syscall!(SYS_pwrite64, file.0, text.as_ptr(), at, 0) };
-        let done = written.and_then(|_| file.chmod(0o644)).and_then(|()| draft.rename(&path, false));
+        let written = file.write_at(&text[..at], 0);
+        let done = written.and_then(|()| file.chmod(0o644)).and_then(|()| draft.rename(&path, false));
         match done {
             Ok(()) => {
                 place.accounts().virtuals.fetch_add(1, Ordering::AcqRel);
