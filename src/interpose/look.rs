@@ -93,7 +93,7 @@ pub unsafe extern "C" fn mqns_message(fd: c_int, message: *const Message, to: *m
 /// Does something with the queue of a descriptor that may receive.
 fn readable(fd: c_int, with: impl FnOnce(&Map, &Tls) -> Result<usize>) -> Result<usize> {
     let tls = mq::ready()?;
-    match desc::find(tls, fd) {
+    match desc::find(tls, fd)? {
         Some(descriptor) if descriptor.may_receive() => with(descriptor.map, tls),
         _ => Err(Errno::EBADF),
     }
