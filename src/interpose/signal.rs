@@ -555,6 +555,9 @@ unsafe extern "C" fn decide(sig: c_int, info: *mut Info, context: *mut libc::uco
                 *pc = resume;
                 return 0;
             }
+            if sig == SIGBUS && crate::shm::mend((*info).payload[0] as usize) {
+                return 0;
+            }
         }
     }
     let slot = slot as usize;

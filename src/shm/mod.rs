@@ -167,6 +167,7 @@ impl Map {
 
     /// Takes the mapping away. No thread may be using it.
     pub fn unmap(&self) {
+        forget_range(self.base as usize);
         // SAFETY: `base` and `len` are those of our mapping; the caller vouches that it is unused.
         let _ = unsafe { syscall!(SYS_munmap, self.base, self.len) };
     }
@@ -384,5 +385,50 @@ fn map_shared(fd: i32, len: usize) -> Result<*mut u8> {
     let at = unsafe {
         syscall!(SYS_mmap, 0, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE, fd, 0)?
     };
+    note_range(at, len);
     Ok(at as *mut u8)
+}
+
+/// Where files are mapped that others may shorten: address and length, 0: free. By address, in one of [`NEAR`] places;
+/// should all of them be taken the mapping goes without.
+static RANGES: [[AtomicUsize; 2]; 1024] = [const { [const { AtomicUsize::new(0) }; 2] }; 1024];
+const NEAR: usize = 16;
+
+fn places(at: usize) -> impl Iterator<Item = &'static [AtomicUsize; 2]> {
+    let start = (at >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    (start..start.wrapping_add(NEAR)).map(|place| &RANGES[place % RANGES.len()])
+}
+
+/// A shared mapping of a file that others may write has been made.
+pub fn note_range(at: usize, len: usize) {
+    let free =
+        |place: &&[AtomicUsize; 2]| place[0].compare_exchange(0, at, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    if let Some(place) = places(at).find(free) {
+        place[1].store(len, Ordering::Release);
+    }
+}
+
+/// It is about to be taken away.
+pub fn forget_range(at: usize) {
+    if let Some(place) = places(at).find(|place| place[0].load(Ordering::Relaxed) == at) {
+        place[1].store(0, Ordering::Relaxed);
+        place[0].store(0, Ordering::Release);
+    }
+}
+
+/// An access at `address` has found no memory behind it (SIGBUS). If it is in one of these mappings, somebody has
+/// shortened the file, which must not end those who use it: they see a page of zeros from now on, as damaged as anything
+/// that they may find there. Async-signal-safe.
+#[cold]
+pub fn mend(address: usize) -> bool {
+    let is_in =
+        |[at, len]: &[AtomicUsize; 2]| address.wrapping_sub(at.load(Ordering::Relaxed)) < len.load(Ordering::Acquire);
+    if !RANGES.iter().any(is_in) {
+        return false;
+    }
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    // SAFETY: in the place of a page of our own shared mapping, behind which there is nothing. What refers to it are
+    // atomics and raw bytes, of which any value may be found at any time.
+    unsafe { syscall!(SYS_mmap, address & !4095, 4096, protection, flags, usize::MAX, 0) }.is_ok()
 }
