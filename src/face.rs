@@ -174,9 +174,7 @@ pub fn dress_directory(st: &mut libc::stat, place: &Place) {
     if st.st_blocks != 0 || (st.st_size - BASE) % ENTRY != 0 {
         // Not on tmpfs, which counts as the mqueue file system does.
         let mut entries = 0;
-        if let Ok(dir) =
-            Path::new(&[place.dir(), b"/sb"]).and_then(|path| path.open_own(libc::O_RDONLY | libc::O_DIRECTORY))
-        {
+        if let Ok(dir) = place.path(&[b"/sb"]).and_then(|path| path.open_own(libc::O_RDONLY | libc::O_DIRECTORY)) {
             crate::sys::path::each_entry(&dir, |_| entries += 1);
         }
         st.st_size = BASE + ENTRY * entries;

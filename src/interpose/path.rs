@@ -1023,9 +1023,9 @@ unsafe fn open(at: c_int, path: Path, flags: c_int, mode: c_uint) -> isize {
         && let Some(cover) = unsafe { vfs::cover_at(at, path, flags & libc::O_NOFOLLOW == 0) }
     {
         let open = || {
-            let superblock = crate::sys::path::Path::new(&[cover.place.dir(), b"/sb"])?;
+            let held = vfs::open_superblock(&cover.place)?;
             // SAFETY: a NUL-terminated path.
-            unsafe { syscall!(SYS_openat, AT, superblock.as_ptr(), flags, mode) }
+            unsafe { syscall!(SYS_openat, held.0, c".".as_ptr(), flags, mode) }
         };
         return raw_result(open());
     }

@@ -150,22 +150,45 @@ pub fn random() -> u64 {
     value
 }
 
+/// Whether a file is a regular one, and long enough.
+fn is_file_of(st: &libc::stat, len: u64) -> bool {
+    st.st_mode & libc::S_IFMT == libc::S_IFREG && st.st_size as u64 >= len
+}
+
 /// Maps a small file for good.
 fn map(path: &Path, len: usize, magic: u64) -> Result<*const AtomicU64> {
-    let file = path.open_own(libc::O_RDWR | libc::O_NOFOLLOW)?;
-    if (file.stat()?.st_size as u64) < len as u64 {
+    // Whatever others may have put there: a FIFO, or a file with a lease on it, keeps nobody waiting.
+    let file = path.open_own(libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK)?;
+    if !is_file_of(&file.stat()?, len as u64) {
         return Err(Errno::EIO);
     }
     // SAFETY: a new shared mapping of a file that is long enough.
     let at = unsafe { syscall!(SYS_mmap, 0, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.0, 0)? };
     let word = at as *const AtomicU64;
+    crate::shm::note_range(at, len);
     // SAFETY: the mapping is at least a word long.
     if unsafe { (*word).load(Acquire) } != magic {
+        crate::shm::forget_range(at);
         // SAFETY: our own mapping, not handed out.
         let _ = unsafe { syscall!(SYS_munmap, at, len) };
         return Err(Errno::EIO);
     }
     Ok(word)
+}
+
+/// Whether a descriptor with O_PATH is that of such a file, with its first bytes.
+pub fn is_sound(file: &Fd) -> bool {
+    let open = || file.link()?.open_own(libc::O_RDONLY | libc::O_NONBLOCK);
+    let Ok(file) = open() else { return false };
+    let mut magic = 0u64;
+    // SAFETY: eight bytes to a local.
+    let got = unsafe { syscall!(SYS_pread64, file.0, &raw mut magic, 8, 0) };
+    let len = match magic {
+        MAGIC => CONTROL_SIZE,
+        ACCOUNTS_MAGIC => size_of::<Accounts>() as u64,
+        _ => return false,
+    };
+    got == Ok(8) && file.stat().is_ok_and(|st| is_file_of(&st, len))
 }
 
 impl Control {
@@ -254,6 +277,7 @@ impl Control {
 
     /// Undoes [`Control::map`]: nobody may use it any more.
     pub fn unmap(at: *const Control) {
+        crate::shm::forget_range(at as usize);
         // SAFETY: a mapping that `map` has made, by the caller's word unused.
         let _ = unsafe { syscall!(SYS_munmap, at, size_of::<Control>()) };
     }
@@ -292,13 +316,14 @@ impl Accounts {
     ///
     /// Those of open(2) and mmap(2); EIO: not such a file.
     pub fn map_mounts(path: &Path) -> Result<(*const AtomicU64, u64)> {
-        let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW)?;
+        let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK)?;
         let st = file.stat()?;
-        if (st.st_size as u64) < size_of::<Accounts>() as u64 {
+        if !is_file_of(&st, size_of::<Accounts>() as u64) {
             return Err(Errno::EIO);
         }
         // SAFETY: a new shared mapping of a file that is long enough.
         let at = unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_READ, libc::MAP_SHARED, file.0, 0)? };
+        crate::shm::note_range(at, 4096);
         // SAFETY: the mapping is a page long.
         if unsafe { (*(at as *const AtomicU64)).load(Acquire) } != ACCOUNTS_MAGIC {
             // SAFETY: our own mapping, not handed out.

@@ -153,11 +153,15 @@ enum Ended {
     Gone,
 }
 
-/// Runs `act` on a directory; where the caller is root, and the directory another user's, with no more
-/// rights to files than that user has, who may put links into the way at any moment. Nothing: that is not
+/// Runs `act` on a directory; where the caller is root, and the directory another user's, or in another user's, with no
+/// more rights to files than that user has, who may put links into the way at any moment. Nothing: that is not
 /// possible.
 fn as_owner<T>(dir: &[u8], act: impl FnOnce() -> T) -> Option<T> {
-    let st = Path::new(&[dir]).and_then(|path| path.stat()).ok()?;
+    let stat = |dir: &[u8]| Path::new(&[dir]).and_then(|path| path.stat()).ok();
+    // The one above first: whose that is may put anything in the place of this one, after a look, too.
+    let above = &dir[..dir.iter().rposition(|&b| b == b'/').unwrap_or(0)];
+    let above = stat(above).filter(|above| above.st_uid != 0 && of_task::id_of(dir).is_some());
+    let st = above.or_else(|| stat(dir))?;
     // SAFETY: no pointers; an invalid id only asks.
     let is = |uid: u32| unsafe { syscall!(SYS_setfsuid, u32::MAX) }.is_ok_and(|now| now as u32 == uid);
     if super::euid() != 0 || is(st.st_uid) {
@@ -229,7 +233,7 @@ fn bound_file(place: &Place) -> Result<Path> {
     let dir = place.dir();
     let mut path = Path::new(&[&dir[..dir.iter().rposition(|&b| b == b'/').unwrap_or(0)], b"/b"])?;
     path.push_decimal(place.control().id.load(Ordering::Relaxed))?;
-    Ok(path)
+    Ok(if place.is_others() { path.beneath(place.root().len()) } else { path })
 }
 
 /// Prepares a namespace, which the caller holds, for being bind mounted: the file to be mounted.
@@ -259,7 +263,9 @@ fn bury(place: &Place) {
 
 /// Removes the directories of a virtual namespace, unless queues are still there. Whether they are gone.
 pub fn remove_directories(dir: &[u8]) -> bool {
-    let sub = |name: &[u8]| Path::new(&[dir, name]);
+    // In another user's namespace one is not led elsewhere.
+    let trusted = if super::is_others(dir) { super::root_of(dir).len() } else { 0 };
+    let sub = |name: &[u8]| Path::new(&[dir, name]).map(|path| path.beneath(trusted));
     let remove = || -> Result<()> {
         let gone = |path: Path| match path.remove_dir() {
             Err(Errno::ENOENT) => Ok(()),
@@ -267,7 +273,7 @@ pub fn remove_directories(dir: &[u8]) -> bool {
         };
         let emptied = |name: &[u8]| match gone(sub(name)?) {
             Err(Errno::ENOTEMPTY) => {
-                empty(dir, name);
+                empty(&sub(name)?);
                 gone(sub(name)?)
             }
             other => other,
@@ -277,17 +283,19 @@ pub fn remove_directories(dir: &[u8]) -> bool {
         emptied(b"/q")?;
         emptied(b"/sb")?;
         let _ = sub(b"/control")?.unlink();
-        Path::new(&[dir])?.remove_dir()
+        sub(b"")?.remove_dir()
     };
     remove().is_ok()
 }
 
 /// Unlinks the files of a directory: leftovers of those who were killed.
-fn empty(dir: &[u8], sub: &[u8]) {
-    let Ok(path) = Path::new(&[dir, sub]) else { return };
+fn empty(path: &Path) {
     let Ok(open) = path.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return };
     each_entry(&open, |name| {
-        let _ = Path::new(&[dir, sub, b"/", name]).and_then(|path| path.unlink());
+        // From the descriptor: the directory may have been replaced meanwhile.
+        if let Ok(file) = Path::new(&[b"/", name]) {
+            let _ = file.from(&open, 1).unlink();
+        }
     });
 }
 

@@ -221,13 +221,25 @@ pub fn lock(file: &Fd, operation: i32) -> Result<()> {
     unsafe { syscall!(SYS_flock, file.0, operation | libc::LOCK_NB) }.map(|_| ())
 }
 
+/// Opens a file `control`, which others may have replaced by a FIFO: not to wait there.
+fn open_control(path: &Path, flags: i32) -> Result<Fd> {
+    let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | flags)?;
+    if file.stat()?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(Errno::EIO);
+    }
+    // What was not asked for would be seen.
+    // SAFETY: no pointers.
+    unsafe { syscall!(SYS_fcntl, file.0, libc::F_SETFL, flags)? };
+    Ok(file)
+}
+
 /// Holds a namespace by a descriptor: it stays while that is open anywhere.
 ///
 /// # Errors
 ///
 /// ENOENT: it is ending, or has ended.
 pub fn hold(place: &Place, flags: i32) -> Result<Fd> {
-    let file = Path::new(&[place.dir(), b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | flags)?;
+    let file = open_control(&place.path(&[b"/control"])?, flags)?;
     match lock(&file, libc::LOCK_SH) {
         // Who has the lock to himself may be about to find out that it is bind mounted.
         Err(Errno::EAGAIN) if place.control().state.load(Ordering::Acquire) & (BOUND | DEAD) == BOUND => {
@@ -308,7 +320,7 @@ pub fn own_directory(tls: &Tls) -> Result<Path> {
 ///
 /// Those of open(2).
 pub fn hold_by(dir: &Path, flags: i32) -> Result<Fd> {
-    let file = Path::new(&[dir.as_bytes(), b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | flags)?;
+    let file = open_control(&Path::new(&[dir.as_bytes(), b"/control"])?, flags)?;
     lock(&file, libc::LOCK_SH)?;
     Ok(file)
 }
@@ -390,7 +402,7 @@ impl FileIds {
         if !self.aside {
             return Ok(());
         }
-        Path::new(&[to.place.dir(), b"/sb"])?.chown(self.uid, self.gid)
+        to.place.path(&[b"/sb"])?.chown(self.uid, self.gid)
     }
 }
 
@@ -410,6 +422,9 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
     let secret = [random() | 1, random()];
     let own = directory_of_user(root, uid)?;
     // Nobody else may list it.
+    if super::euid() == 0 {
+        super::claim_users_directory(root, &own)?;
+    }
     own.make_dir(if everybody { 0o711 } else { 0o700 })?;
     if own.stat()?.st_uid != super::euid() {
         crate::log::refused(format_args!(
@@ -630,7 +645,7 @@ fn leave_a_sign(map: usize) -> Result<()> {
     if map == 0 {
         return Err(Errno::ENOENT);
     }
-    let file = Path::new(&[dir, b"/control"])?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW)?;
+    let file = open_control(&Path::new(&[dir, b"/control"])?, 0)?;
     let flags = libc::MAP_SHARED | libc::MAP_FIXED;
     // SAFETY: in the place of a mapping of ours that nobody looks into.
     unsafe { syscall!(SYS_mmap, map, 4096, libc::PROT_NONE, flags, file.0, LEAVING) }.map(|_| ())

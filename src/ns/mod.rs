@@ -29,7 +29,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::abi::{Errno, Result};
 use crate::sys::local::LocalLock;
-use crate::sys::path::Path;
+use crate::sys::path::{Fd, Path};
 use crate::sys::tls::Tls;
 use crate::syscall;
 use control::{Accounts, Control, DEAD};
@@ -45,6 +45,8 @@ pub struct Place {
     len: AtomicUsize,
     control: AtomicUsize,
     accounts: AtomicUsize,
+    /// 1: others may put links in the place of its directories ([`is_others`]).
+    others: AtomicU32,
     /// Device and inode of the superblock's directory, once somebody has asked.
     superblock: [AtomicU64; 2],
 }
@@ -63,6 +65,7 @@ static TABLE: [Place; PLACES] = [const {
         len: AtomicUsize::new(0),
         control: AtomicUsize::new(0),
         accounts: AtomicUsize::new(0),
+        others: AtomicU32::new(0),
         superblock: [const { AtomicU64::new(0) }; 2],
     }
 }; PLACES];
@@ -77,6 +80,31 @@ impl Place {
         let len = self.len.load(Ordering::Acquire).min(PATH);
         // SAFETY: written before `len` was stored with Release, and not while anybody refers to it.
         unsafe { &(&*self.path.get())[..len] }
+    }
+
+    /// A path into the directory: these parts, each with its slash in front. Links that others may have put into it
+    /// are not followed.
+    ///
+    /// # Errors
+    ///
+    /// ENAMETOOLONG.
+    pub fn path(&self, parts: &[&[u8]]) -> Result<Path> {
+        let mut path = Path::beneath_new(&[self.dir()], self.trusted())?;
+        for part in parts {
+            path.push(part)?;
+        }
+        Ok(path)
+    }
+
+    /// How much of a path into the directory is to be trusted: see [`Path::beneath`].
+    #[inline(always)]
+    pub fn trusted(&self) -> usize {
+        if self.is_others() { self.root().len() } else { 0 }
+    }
+
+    /// Whether some other user could put links in the place of its directories.
+    pub fn is_others(&self) -> bool {
+        self.others.load(Ordering::Acquire) != 0
     }
 
     /// The namespace's own state.
@@ -117,7 +145,7 @@ impl Place {
         if known != 0 {
             return Ok((self.superblock[0].load(Ordering::Acquire), known));
         }
-        let st = Path::new(&[self.dir(), b"/sb"])?.stat()?;
+        let st = self.path(&[b"/sb"])?.stat()?;
         self.superblock[0].store(st.st_dev, Ordering::Release);
         self.superblock[1].store(st.st_ino, Ordering::Release);
         Ok((st.st_dev, st.st_ino))
@@ -236,13 +264,18 @@ fn add(dir: &[u8]) -> Result<Referred> {
     }
     let taken = TAKEN.load(Ordering::Acquire);
     let root = root_of(dir);
+    let others = is_others(dir);
     let same_root = TABLE[..taken].iter().find(|p| p.ready.load(Ordering::Acquire) == 1 && p.root() == root);
     let accounts = match same_root {
         Some(place) => place.accounts(),
         None => Accounts::map(&Path::new(&[root, b"/accounts"])?)?,
     };
     // By a description of its own: that of a membership has its flock, which a mapping would keep.
-    let control = match Path::new(&[dir, b"/control"]).and_then(|path| Control::map(&path)) {
+    let map = || {
+        let control = Path::new(&[dir, b"/control"])?;
+        Control::map(&if others { control.beneath(root.len()) } else { control })
+    };
+    let control = match map() {
         Ok(control) => control,
         Err(errno) => {
             if same_root.is_none() {
@@ -277,6 +310,7 @@ fn add(dir: &[u8]) -> Result<Referred> {
     unsafe { (&mut *place.path.get())[..dir.len()].copy_from_slice(dir) };
     place.control.store(control as usize, Ordering::Relaxed);
     place.accounts.store(accounts as *const Accounts as usize, Ordering::Relaxed);
+    place.others.store(u32::from(others), Ordering::Relaxed);
     place.superblock[1].store(0, Ordering::Relaxed);
     place.len.store(dir.len(), Ordering::Release);
     place.ready.store(1, Ordering::Release);
@@ -300,16 +334,146 @@ pub fn current(tls: &Tls) -> Result<&'static Place> {
     }
 }
 
-/// The kernel's queue directory is root's: where another user was first to come, its owner could
-/// unlink everybody's queues. Root takes it over.
-fn claim(dir: &Path) {
-    for part in [&b""[..], b"/sb", b"/q", b"/q/x", b"/q/f", b"/control"] {
-        if let Ok(path) = Path::new(&[dir.as_bytes(), part])
-            && path.stat().is_ok_and(|st| st.st_uid != 0)
-        {
-            let _ = path.chown(0, 0);
+/// Whether a directory is one in which nobody but root and the caller may replace what is there. The caller's later user
+/// ids are thought of: only one who is the owner by all ids is trusted as such.
+fn is_safe(st: &libc::stat) -> bool {
+    // In a user namespace root of the machine is nobody.
+    const OVERFLOW: u32 = 65534;
+    let mut own = [u32::MAX; 3];
+    // SAFETY: room for each.
+    let _ = unsafe { syscall!(SYS_getresuid, &raw mut own[0], &raw mut own[1], &raw mut own[2]) };
+    let uid = st.st_uid;
+    let by_others = st.st_mode & 0o022 != 0 && st.st_mode & libc::S_ISVTX == 0;
+    st.st_mode & libc::S_IFMT == libc::S_IFDIR
+        && !by_others
+        && (uid == 0 || own == [uid; 3] || uid == OVERFLOW && !queues::in_initial_user_namespace())
+}
+
+/// Whether somebody else may put something in the place of a namespace's directory, or of those in it in which names
+/// are predictable; or has.
+fn is_others(dir: &[u8]) -> bool {
+    let is_safe_at =
+        |path: &[u8], name: &[u8]| Path::new(&[path, name]).and_then(|path| path.stat()).is_ok_and(|st| is_safe(&st));
+    let root = root_of(dir);
+    let above = &dir[..dir.iter().rposition(|&b| b == b'/').unwrap_or(0)];
+    !(is_safe_root(root)
+        && (above.len() <= root.len() || is_safe_at(above, b""))
+        && [&b""[..], b"/q", b"/q/x"].iter().all(|name| is_safe_at(dir, name)))
+}
+
+/// The root directory may be named by a link: so said the caller's environment.
+fn is_safe_root(root: &[u8]) -> bool {
+    Path::new(&[root]).and_then(|root| root.stat_at(libc::AT_FDCWD)).is_ok_and(|st| is_safe(&st))
+}
+
+/// A directory for everybody is root's to protect, and so are those in it whose names are known beforehand: where others
+/// were first to come, root takes over what they have made, and takes away what should not be there. By descriptors,
+/// for those may still change what lies in theirs. Nothing else is in the way then.
+///
+/// # Errors
+///
+/// Those of chown(2), chmod(2) and unlink(2).
+fn claim_directory(above: &Fd, name: &Path, mode: u32) -> Result<Fd> {
+    let open = || Fd::open_at(above.0, name.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW);
+    let dir = match open() {
+        Err(Errno::ENOTDIR | Errno::ELOOP) => {
+            // SAFETY: the path is NUL-terminated.
+            unsafe { syscall!(SYS_unlinkat, above.0, name.as_ptr(), 0)? };
+            return Err(Errno::ENOENT);
         }
+        other => other?,
+    };
+    let st = dir.stat()?;
+    if st.st_uid != 0 {
+        // First, so that nobody changes what is in it any more.
+        dir.chown(0, 0)?;
+        dir.set_mode(mode)?;
     }
+    Ok(dir)
+}
+
+/// See [`claim_directory`]: a regular file with no second name and the right first bytes.
+fn claim_file(above: &Fd, name: &Path, mode: u32) -> Result<()> {
+    let file = Fd::open_at(above.0, name.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW)?;
+    let st = file.stat()?;
+    if st.st_mode & libc::S_IFMT == libc::S_IFREG && st.st_nlink == 1 && control::is_sound(&file) {
+        if st.st_uid != 0 {
+            file.chown(0, 0)?;
+            file.set_mode(mode)?;
+        }
+        return Ok(());
+    }
+    if st.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        // There may be something in it.
+        let mut out_of_the_way = *name;
+        out_of_the_way.push(b".")?;
+        out_of_the_way.push_hex(control::random())?;
+        // SAFETY: the paths are NUL-terminated.
+        unsafe { syscall!(SYS_renameat2, above.0, name.as_ptr(), above.0, out_of_the_way.as_ptr(), 0)? };
+        return Ok(());
+    }
+    // SAFETY: the path is NUL-terminated.
+    unsafe { syscall!(SYS_unlinkat, above.0, name.as_ptr(), 0) }.map(|_| ())
+}
+
+fn unless_missing(done: Result<()>) -> Result<()> {
+    if done == Err(Errno::ENOENT) { Ok(()) } else { done }
+}
+
+/// A root directory that is for everybody, and root's own.
+fn open_to_claim(root: &[u8]) -> Result<Option<Fd>> {
+    let root = Path::new(&[root])?.open_own(libc::O_PATH | libc::O_DIRECTORY)?;
+    let st = root.stat()?;
+    Ok((st.st_uid == 0 && st.st_mode & 0o002 != 0).then_some(root))
+}
+
+/// Whether all that [`claim`] looks at is root's already, or not there yet.
+fn is_in_order(dir: &Path) -> bool {
+    let is_it = |above: &[u8], name: &[u8], kind: u32| match Path::new(&[above, name]).and_then(|it| it.stat()) {
+        Ok(st) => {
+            let alone = kind != libc::S_IFREG || st.st_nlink == 1;
+            st.st_uid == 0 && st.st_mode & libc::S_IFMT == kind && alone
+        }
+        Err(errno) => errno == Errno::ENOENT,
+    };
+    let (dir, root) = (dir.as_bytes(), root_of(dir.as_bytes()));
+    [&b""[..], b"/sb", b"/q", b"/q/x"].iter().all(|name| is_it(dir, name, libc::S_IFDIR))
+        && is_it(dir, b"/control", libc::S_IFREG)
+        && is_it(root, b"/accounts", libc::S_IFREG)
+        && is_it(root, b"/m", libc::S_IFDIR)
+}
+
+/// Root comes to an initial namespace of a directory for everybody: see [`claim_directory`].
+fn claim(dir: &Path) -> Result<()> {
+    let root = root_of(dir.as_bytes());
+    let Some(open) = open_to_claim(root)? else { return Ok(()) };
+    unless_missing(claim_file(&open, &Path::new(&[b"accounts"])?, 0o666))?;
+    unless_missing(claim_directory(&open, &Path::new(&[b"m"])?, 0o1777).map(drop))?;
+    let name = Path::new(&[&dir.as_bytes()[root.len() + 1..]])?;
+    let claim_namespace = || -> Result<()> {
+        let dir = claim_directory(&open, &name, 0o755)?;
+        unless_missing(claim_file(&dir, &Path::new(&[b"control"])?, 0o666))?;
+        unless_missing(claim_directory(&dir, &Path::new(&[b"sb"])?, 0o1777).map(drop))?;
+        let q = claim_directory(&dir, &Path::new(&[b"q"])?, 0o1777)?;
+        unless_missing(claim_directory(&q, &Path::new(&[b"x"])?, 0o1733).map(drop))?;
+        unless_missing(claim_directory(&q, &Path::new(&[b"f"])?, 0o777).map(drop))
+    };
+    unless_missing(claim_namespace())
+}
+
+/// The same of root's own directory for namespaces.
+///
+/// # Errors
+///
+/// As [`claim`].
+fn claim_users_directory(root: &Path, own: &Path) -> Result<()> {
+    match own.stat() {
+        Ok(st) if st.st_uid != 0 => {}
+        _ => return Ok(()),
+    }
+    let Some(open) = open_to_claim(root.as_bytes())? else { return Ok(()) };
+    let name = Path::new(&[&own.as_bytes()[root.as_bytes().len() + 1..]])?;
+    unless_missing(claim_directory(&open, &name, 0o711).map(drop))
 }
 
 /// 1 + number of the namespace in which this process began, once known.
@@ -364,11 +528,20 @@ pub fn initial_of(tls: &Tls, inode: u64) -> Result<Referred> {
     let mut dir = root()?;
     dir.push(b"/i")?;
     dir.push_decimal(inode)?;
-    make_initial(&dir, inode)?;
-    if euid() == 0 {
-        claim(&dir);
+    let root = euid() == 0;
+    if root && !is_in_order(&dir) {
+        claim(&dir)?;
     }
-    place(tls, dir.as_bytes())
+    make_initial(&dir, inode)?;
+    match place(tls, dir.as_bytes()) {
+        // A file that somebody has spoilt.
+        Err(Errno::EIO) if root => {
+            claim(&dir)?;
+            make_initial(&dir, inode)?;
+            place(tls, dir.as_bytes())
+        }
+        other => other,
+    }
 }
 
 /// The effective user id, as the kernel uses it.
@@ -521,26 +694,34 @@ fn is_for_everybody(root: &Path) -> Result<bool> {
 /// complete when it appears under its name, so that two makers may meet.
 fn make_initial(dir: &Path, id: u64) -> Result<()> {
     let bytes = dir.as_bytes();
+    let root = Path::new(&[root_of(bytes)])?;
     let control = Path::new(&[bytes, b"/control"])?;
-    if control.stat().is_ok() {
+    if control.stat().is_ok() && Path::new(&[root.as_bytes(), b"/accounts"])?.stat().is_ok() {
         return Ok(());
     }
-    let root = Path::new(&[root_of(bytes)])?;
     let everybody = is_for_everybody(&root)?;
     dir.make_dir(if everybody { 0o755 } else { 0o700 })?;
-    make_directories(dir, everybody)?;
+    // Somebody else may have been first, and may have made whatever it is.
+    let is_own = is_safe_root(root.as_bytes()) && is_safe(&dir.stat()?);
+    let trusted = if is_own { 0 } else { root.as_bytes().len() };
+    make_directories(&dir.beneath(trusted), everybody)?;
     make_accounts(&root, everybody)?;
+    let control = control.beneath(trusted);
     Control::make(&control, if everybody { 0o666 } else { 0o600 }, id)
 }
 
 /// The directories in which the queues of a namespace lie.
 fn make_directories(dir: &Path, everybody: bool) -> Result<()> {
-    let bytes = dir.as_bytes();
+    let make = |name: &[u8], mode: u32| {
+        let mut path = *dir;
+        path.push(name)?;
+        path.make_dir(mode)
+    };
     let open_mode = if everybody { 0o1777 } else { 0o1700 };
-    Path::new(&[bytes, b"/sb"])?.make_dir(0o1777)?;
-    Path::new(&[bytes, b"/q"])?.make_dir(open_mode)?;
+    make(b"/sb", 0o1777)?;
+    make(b"/q", open_mode)?;
     // Nobody may list the keys.
-    Path::new(&[bytes, b"/q/x"])?.make_dir(open_mode & !0o044)
+    make(b"/q/x", open_mode & !0o044)
 }
 
 fn make_accounts(root: &Path, everybody: bool) -> Result<()> {

@@ -48,7 +48,7 @@ const KEY_SIZE: u64 = 16;
 
 /// Path of the segment (`.s`) or FIFO (`.p`, or `.d` once the name is gone) of a key.
 pub fn keyed(place: &Place, key: Key, kind: &[u8]) -> Result<Path> {
-    let mut path = Path::new(&[place.dir(), b"/q/x/"])?;
+    let mut path = Path::beneath_new(&[place.dir(), b"/q/x/"], place.trusted())?;
     path.push_hex16(key.0[0])?;
     path.push_hex16(key.0[1])?;
     path.push(kind)?;
@@ -74,7 +74,7 @@ fn key_in(path: &Path) -> Result<Key> {
 
 /// The paths of a queue, by the inode of its file: key (`.k`), file once the name is gone (`.x`).
 pub fn hidden(place: &Place, ino: u64, kind: &[u8]) -> Result<Path> {
-    let mut path = Path::new(&[place.dir(), b"/q/"])?;
+    let mut path = Path::beneath_new(&[place.dir(), b"/q/"], place.trusted())?;
     path.push_hex(ino)?;
     path.push(kind)?;
     Ok(path)
@@ -89,8 +89,12 @@ struct Near<'p> {
 
 impl<'p> Near<'p> {
     fn new(place: &'p Place) -> Near<'p> {
-        let dir = Path::new(&[place.dir()]).and_then(|path| path.open(libc::O_PATH | libc::O_DIRECTORY, 0));
-        Near { place, dir: dir.ok() }
+        // Where others may put links into the way each path looks for itself.
+        let dir = match place.is_others() {
+            false => Path::new(&[place.dir()]).and_then(|path| path.open(libc::O_PATH | libc::O_DIRECTORY, 0)).ok(),
+            true => None,
+        };
+        Near { place, dir }
     }
 
     /// A path into the directory, for the use while it is open.
@@ -114,7 +118,7 @@ impl<'p> Near<'p> {
 
 /// The path of the queue's file while it has its name.
 pub fn visible(place: &Place, name: &[u8]) -> Result<Path> {
-    Path::new(&[place.dir(), b"/sb/", name])
+    Path::beneath_new(&[place.dir(), b"/sb/", name], place.trusted())
 }
 
 /// What is wrong with a name (without its leading slash) as the last component of a path, in the
@@ -484,7 +488,7 @@ impl Draft {
 
 /// The file of a queue that is being made.
 fn draft_path(place: &Place, key: Key, uid: u32, cost: u64) -> Result<Path> {
-    let mut path = Path::new(&[place.dir(), b"/q/t"])?;
+    let mut path = place.path(&[b"/q/t"])?;
     // Half of the key: everybody may list this directory, and the key is for those who may open the queue.
     path.push_hex16(key.0[0])?;
     for number in [uid as u64, cost] {
@@ -597,7 +601,9 @@ fn create_queue(
     let near = Near::new(place);
 
     let path_of_key = hidden(place, st.st_ino, b".k")?;
-    write_key(&mut draft.held, &near.shorten(path_of_key), draft.key, st.st_mode)?;
+    // Inode numbers can be guessed: another file gets another.
+    let squatted = |errno| if errno == Errno::EEXIST { Errno::ENOENT } else { errno };
+    write_key(&mut draft.held, &near.shorten(path_of_key), draft.key, st.st_mode).map_err(squatted)?;
     draft.rest[0] = Some(path_of_key);
     let (map, fd) = draft.build(&near, &st, layout, name, uid, oflag)?;
 
@@ -687,18 +693,33 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     admit(tls, place, st.st_uid, cost)?;
     draft.charged = true;
     file.truncate(KEY_SIZE + 1)?;
-    file.chmod(key_mode(st.st_mode))?;
     draft.held.file = Some(file);
     let (map, fd) = draft.build(&Near::new(place), st, layout, name, st.st_uid, libc::O_RDWR)?;
     // Whatever has been written to it.
     map.header().size.store(FILENT_SIZE + 1, Relaxed);
-    if let Err(errno) = draft.file.rename(&hidden(place, st.st_ino, b".k")?, false) {
+    let named = give_key(&draft.file, st).and_then(|()| draft.file.rename(&hidden(place, st.st_ino, b".k")?, false));
+    if let Err(errno) = named {
         map.unmap();
         return Err(if errno == Errno::EEXIST { Errno::ENOENT } else { errno });
     }
     draft.kept = true;
     drop(fd);
     Ok(room.keep(map))
+}
+
+/// Gives a key file the mode that goes with the queue's, whose classes are those of the queue's owner and group: as far
+/// as the caller may give the file to them.
+fn give_key(path: &Path, queue: &libc::stat) -> Result<()> {
+    let file = path.open_own(libc::O_PATH | libc::O_NOFOLLOW)?;
+    let own = file.stat()?;
+    let mut mode = key_mode(queue.st_mode);
+    if (own.st_uid, own.st_gid) != (queue.st_uid, queue.st_gid)
+        && file.chown(queue.st_uid, queue.st_gid).is_err()
+        && file.chown(u32::MAX, queue.st_gid).is_err()
+    {
+        mode &= !0o040;
+    }
+    file.set_mode(mode)
 }
 
 /// The caller's real uid as its parent user namespace knows it: that is who pays, wherever he is.
@@ -908,13 +929,23 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     let path = near.shorten(visible(place, name)?);
     // The file's new name says which one it is; should the name have come to mean another file just now, that one was
     // renamed, and gets the right one.
+    let mut turns = 0;
     let (mut ino, dev, aside) = loop {
         let st = path.stat()?;
         let ino = st.st_ino;
         let aside = near.hidden(ino, b".x")?;
         match take_aside(place, &path, &aside) {
             // Somebody else was faster, and the name means another file by now.
-            Err(Errno::EEXIST) => {}
+            Err(Errno::EEXIST) if turns < PATIENCE => turns += 1,
+            // Or a stranger has put another file there: who has the right takes it away.
+            Err(Errno::EEXIST) => {
+                turns += 1;
+                let is_strange = aside.stat().is_ok_and(|st| st.st_ino != ino);
+                let cleared = is_strange && turns < 2 * PATIENCE && aside.unlink().is_ok();
+                if is_strange && !cleared && path.stat()?.st_ino == ino {
+                    return unlink_in_sight(tls, place, &near, &path, ino);
+                }
+            }
             // Sticky directories and foreign files: the kernel's queue directory answers EPERM.
             Err(Errno::EACCES) => return Err(Errno::EPERM),
             Ok(()) => break (ino, st.st_dev, aside),
@@ -950,6 +981,25 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
     Ok(())
 }
 
+/// mq_unlink(2) of a queue whose hidden name is taken by somebody else's file, which stays: the name goes without a
+/// stop on the way. Who is killed in the middle of it leaves files behind.
+#[cold]
+fn unlink_in_sight(tls: &'static Tls, place: &'static Place, near: &Near, path: &Path, ino: u64) -> Result<()> {
+    let map = map_queue(tls, place, ino, None);
+    match path.unlink() {
+        Err(Errno::EACCES) => return Err(Errno::EPERM),
+        other => other?,
+    }
+    match map {
+        Ok(map) => {
+            retire(tls, near, &map)?;
+            maps::tidy(tls, map);
+        }
+        Err(_) => remove_files(near, ino, read_key(place, ino).ok()),
+    }
+    Ok(())
+}
+
 /// Takes the name of a queue's file away; the file is `aside` then. Where others may watch the directory they
 /// are to see that it disappears.
 fn take_aside(place: &Place, path: &Path, aside: &Path) -> Result<()> {
@@ -963,8 +1013,9 @@ fn take_aside(place: &Place, path: &Path, aside: &Path) -> Result<()> {
                 }
                 return removed;
             }
-            // Somebody else is about to.
-            Err(Errno::EEXIST) => return path.unlink(),
+            // Somebody else is about to, unless it is another file.
+            Err(Errno::EEXIST) if path.stat()?.st_ino == aside.stat()?.st_ino => return path.unlink(),
+            Err(Errno::EEXIST) => return Err(Errno::EEXIST),
             Err(Errno::ENOENT) => return Err(Errno::ENOENT),
             Err(_) => {}
         }
@@ -978,9 +1029,14 @@ fn rename_aside(place: &Place, taken_for: u64, ino: u64) -> Result<()> {
     hidden(place, taken_for, b".x")?.rename(&hidden(place, ino, b".x")?, true)
 }
 
+/// A path into a namespace's directory by way of what any user may have made there, or put in its place.
+fn beside(place: &Place, dir: &[u8], name: &[u8]) -> Result<Path> {
+    Ok(place.path(&[dir, name])?.beneath(place.root().len()))
+}
+
 /// The link that stands for what is charged for a queue without a name.
 fn charge_link(place: &Place, map: &Map) -> Result<Path> {
-    let mut path = Path::new(&[place.dir(), b"/q/f/"])?;
+    let mut path = beside(place, b"/q/f/", b"")?;
     path.push_hex(map.ino)?;
     path.push(b".")?;
     path.push_decimal(map.header().owner_uid.load(Relaxed) as u64)?;
@@ -1023,8 +1079,8 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
             // The first: whoever finds such a queue unused may take its charge off, so that the directory is
             // for all who may use the namespace.
             let make = || -> Result<()> {
-                let all = Path::new(&[place.dir(), b"/q"])?.stat()?.st_mode & 0o777;
-                Path::new(&[place.dir(), b"/q/f"])?.make_dir(all)
+                let all = place.path(&[b"/q"])?.stat()?.st_mode & 0o777;
+                beside(place, b"/q/f", b"")?.make_dir(all)
             };
             make().and_then(|()| fifo.link(&link))
         }
@@ -1144,7 +1200,7 @@ pub fn any_open(tls: &Tls, place: &Place) -> bool {
         if open || !(name.ends_with(b".p") || name.ends_with(b".d")) {
             return;
         }
-        let Ok(path) = Path::new(&[place.dir(), b"/q/x/", name]) else { return };
+        let Ok(path) = place.path(&[b"/q/x/", name]) else { return };
         // Ours are not asked about: see `destroy_if_unused`.
         let known = key_of_name(name).and_then(|key| maps::find_key(tls, place, key));
         open = known.is_some_and(|map| map.fds.load(Acquire) != 0) || is_open(&path);
@@ -1179,10 +1235,10 @@ pub fn end(place: &Place) {
     collect_orphans(tls, place);
     collect(tls, place);
     each(place, b"/q/x", |name| {
-        let beside = |kind: &[u8]| Path::new(&[place.dir(), b"/q/x/", &name[..name.len().min(32)], kind]);
+        let beside = |kind: &[u8]| place.path(&[b"/q/x/", &name[..name.len().min(32)], kind]);
         let held = [&b".d"[..], b".p"].iter().any(|kind| beside(kind).is_ok_and(|fifo| is_open(&fifo)));
         if !held {
-            let _ = Path::new(&[place.dir(), b"/q/x/", name]).and_then(|path| path.unlink());
+            let _ = place.path(&[b"/q/x/", name]).and_then(|path| path.unlink());
         }
     });
 }
@@ -1229,7 +1285,7 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         else {
             return;
         };
-        let Ok(link) = Path::new(&[place.dir(), b"/q/f/", name]) else { return };
+        let Ok(link) = beside(place, b"/q/f/", name) else { return };
         // Ours are not asked about: see `destroy_if_unused`.
         let held = maps::find(tls, place, ino, None).is_some_and(|map| map.fds.load(Acquire) != 0);
         if held || is_open(&link) {
@@ -1352,7 +1408,7 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     else {
         return false;
     };
-    let Ok(path) = Path::new(&[place.dir(), b"/q/", name]) else { return false };
+    let Ok(path) = place.path(&[b"/q/", name]) else { return false };
     let Ok(st) = path.stat() else { return false };
     let file = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let is_left = match &file {
@@ -1364,6 +1420,16 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     if !is_left || now.st_ino != st.st_ino {
         return false;
     }
+    // The directory is sticky. What cannot be taken away now is left as it is, for its owner or root: it would be taken
+    // off the accounts again with each look.
+    let euid = super::euid();
+    let is_owner = |uid: u32| uid == euid;
+    if euid != 0
+        && !is_owner(now.st_uid)
+        && !place.path(&[b"/q"]).and_then(|q| q.stat()).is_ok_and(|q| is_owner(q.st_uid))
+    {
+        return false;
+    }
     if now.st_nlink > 1 {
         // It had got its name, and its maker was killed before he could take this one away.
         let _ = path.unlink();
@@ -1372,10 +1438,19 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     // It is a queue's file, with a file for the key, or (see `furnish`) that file itself.
     if let Ok(key) = read_key(place, st.st_ino).or_else(|_| key_in(&path)) {
         for kind in [b".s", b".p"] {
-            let _ = keyed(place, key, kind).and_then(|path| path.unlink());
+            // Whoever knows the key of another's queue may have written it here.
+            if let Ok(path) = keyed(place, key, kind)
+                && path.stat().is_ok_and(|part| part.st_uid == now.st_uid)
+            {
+                let _ = path.unlink();
+            }
         }
     }
-    let _ = hidden(place, st.st_ino, b".k").and_then(|path| path.unlink());
+    if let Ok(path) = hidden(place, st.st_ino, b".k")
+        && path.stat().is_ok_and(|part| part.st_uid == now.st_uid)
+    {
+        let _ = path.unlink();
+    }
     // Last what the rest is found by, at one blow with the charge: a kill takes effect at the end of a system call.
     // The size is that which a file gets once it is charged for: a queue's, or a key's and more.
     if now.st_size as u64 != 0 && now.st_size as u64 != KEY_SIZE {
@@ -1392,7 +1467,7 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
 ///
 /// Those of opening the directory.
 pub fn each_name(place: &Place, mut see: impl FnMut(&[u8], &libc::stat)) -> Result<()> {
-    let dir = Path::new(&[place.dir(), b"/sb"])?.open_own(libc::O_RDONLY | libc::O_DIRECTORY)?;
+    let dir = beside(place, b"/sb", b"")?.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW)?;
     crate::sys::path::each_entry(&dir, |name| {
         // Others are gone meanwhile, or no queues.
         if let Ok(st) = visible(place, name).and_then(|path| path.stat())
@@ -1405,7 +1480,8 @@ pub fn each_name(place: &Place, mut see: impl FnMut(&[u8], &libc::stat)) -> Resu
 }
 
 fn each(place: &Place, dir: &[u8], see: impl FnMut(&[u8])) {
-    let dir = Path::new(&[place.dir(), dir]).and_then(|p| p.open_own(libc::O_RDONLY | libc::O_DIRECTORY));
+    let dir =
+        beside(place, dir, b"").and_then(|path| path.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW));
     if let Ok(dir) = dir {
         crate::sys::path::each_entry(&dir, see);
     }

@@ -16,7 +16,9 @@ pub struct Path {
     /// Where the kernel begins: the working directory, or [`Path::from`]'s.
     dir: i32,
     /// How much of the path that saves it.
-    skip: usize,
+    skip: u16,
+    /// If not 0: how much of the path is trusted. See [`Path::beneath`].
+    trusted: u16,
 }
 
 impl Path {
@@ -25,8 +27,19 @@ impl Path {
     /// # Errors
     ///
     /// ENAMETOOLONG.
+    #[inline(always)]
     pub fn new(parts: &[&[u8]]) -> Result<Path> {
+        Path::beneath_new(parts, 0)
+    }
+
+    /// The same, [`Path::beneath`] a directory.
+    ///
+    /// # Errors
+    ///
+    /// ENAMETOOLONG.
+    pub fn beneath_new(parts: &[&[u8]], trusted: usize) -> Result<Path> {
         let mut path = Path::empty();
+        path.trusted = trusted as u16;
         for part in parts {
             path.push(part)?;
         }
@@ -35,15 +48,52 @@ impl Path {
 
     /// One without anything in it.
     pub fn empty() -> Path {
-        Path { bytes: [0; MAX], len: 0, dir: libc::AT_FDCWD, skip: 0 }
+        Path { bytes: [0; MAX], len: 0, dir: libc::AT_FDCWD, skip: 0, trusted: 0 }
     }
 
     /// The same file for the methods of this type, found from a directory whose path, with a slash, is the first `skip`
     /// bytes: the kernel walks less far. For as long as that is open.
     pub fn from(mut self, dir: &Fd, skip: usize) -> Path {
         self.dir = dir.0;
-        self.skip = skip.min(self.len);
+        self.skip = skip.min(self.len) as u16;
         self
+    }
+
+    /// The same file for the methods of this type that do not say otherwise, found without following any symbolic link
+    /// behind the first `trusted` bytes, which name a directory: what is beneath it others may rename, and put links
+    /// in its place, at any moment. Each use walks there anew, by a descriptor for each directory.
+    pub fn beneath(mut self, trusted: usize) -> Path {
+        self.trusted = trusted as u16;
+        self
+    }
+
+    /// Calls `act` with where the kernel shall begin, and the path from there.
+    #[inline(always)]
+    fn reach<T>(&self, act: impl FnOnce(i32, *const c_char) -> Result<T>) -> Result<T> {
+        if self.trusted == 0 { act(self.dir, self.at()) } else { self.walk(act) }
+    }
+
+    /// [`Path::reach`] of a path that has been [`Path::beneath`] a directory: with the last directory on it, and the last
+    /// component.
+    #[cold]
+    #[inline(never)]
+    fn walk<T>(&self, act: impl FnOnce(i32, *const c_char) -> Result<T>) -> Result<T> {
+        let (bytes, trusted) = (self.as_bytes(), self.trusted as usize);
+        let last = bytes.iter().rposition(|&b| b == b'/').filter(|&at| at >= trusted).ok_or(Errno::EACCES)?;
+        let mut dir = Path::new(&[&bytes[..trusted]])?.open_own(libc::O_PATH | libc::O_DIRECTORY)?;
+        for name in bytes[trusted..last].split(|&b| b == b'/').filter(|name| !name.is_empty()) {
+            if name == b".." {
+                return Err(Errno::EACCES);
+            }
+            let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+            let name = Path::new(&[name])?;
+            dir = match Fd::open_at(dir.0, name.as_ptr(), flags) {
+                // A link, as a rule.
+                Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(Errno::EACCES),
+                other => other?,
+            };
+        }
+        act(dir.0, self.bytes[last + 1..].as_ptr().cast())
     }
 
     /// Appends bytes as they are.
@@ -91,14 +141,38 @@ impl Path {
 
     /// For the kernel, from `self.dir`.
     fn at(&self) -> *const c_char {
-        self.bytes[self.skip..].as_ptr().cast()
+        self.bytes[self.skip as usize..].as_ptr().cast()
     }
 
     /// openat(2); `O_CLOEXEC` always.
+    #[inline]
     pub fn open(&self, flags: i32, mode: u32) -> Result<Fd> {
+        if self.trusted != 0 {
+            return self.open_beneath(flags | libc::O_CLOEXEC, mode);
+        }
         // SAFETY: the path is NUL-terminated.
         let fd = unsafe { syscall!(SYS_openat, self.dir, self.at(), flags | libc::O_CLOEXEC, mode)? };
         Ok(Fd(fd as i32))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open_beneath(&self, flags: i32, mode: u32) -> Result<Fd> {
+        if flags & (libc::O_NOFOLLOW | libc::O_EXCL) == 0 {
+            return self.open_held(flags, mode);
+        }
+        // SAFETY: the path is NUL-terminated.
+        self.walk(|dir, at| Ok(Fd(unsafe { syscall!(SYS_openat, dir, at, flags, mode)? } as i32)))
+    }
+
+    /// The same of what exists and is no link, without O_NOFOLLOW, which would be seen in the descriptor's flags.
+    #[cold]
+    fn open_held(&self, flags: i32, mode: u32) -> Result<Fd> {
+        let held = self.reach(|dir, at| Fd::open_at(dir, at, libc::O_PATH | libc::O_NOFOLLOW))?;
+        if held.stat()?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Err(Errno::ELOOP);
+        }
+        held.link()?.open(flags & !libc::O_CREAT, mode)
     }
 
     /// openat(2) of what exists, from a directory.
@@ -128,28 +202,28 @@ impl Path {
 
     /// mkdirat(2), then the mode exactly (umask or not); an existing directory is left as it is.
     pub fn make_dir(&self, mode: u32) -> Result<()> {
-        // SAFETY: the path is NUL-terminated.
-        match unsafe { syscall!(SYS_mkdirat, self.dir, self.at(), mode & 0o777) } {
-            Ok(_) => self.chmod(mode),
+        match self.make_new_dir(mode) {
             Err(Errno::EEXIST) => Ok(()),
-            Err(errno) => Err(errno),
+            other => other,
         }
     }
 
     /// mkdirat(2) of a directory that must not exist, then the mode exactly.
     pub fn make_new_dir(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_mkdirat, self.dir, self.at(), mode & 0o777) }?;
-        self.chmod(mode)
+        self.reach(|dir, at| unsafe { syscall!(SYS_mkdirat, dir, at, mode & 0o777) })?;
+        // Others may have put something else in its place, if the directory above is theirs.
+        let made = self.open_own(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)?;
+        if made.stat()?.st_mode & 0o7777 == mode { Ok(()) } else { made.set_mode(mode) }
     }
 
     /// rmdir(2).
     pub fn remove_dir(&self) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_unlinkat, self.dir, self.at(), libc::AT_REMOVEDIR) }.map(|_| ())
+        self.reach(|dir, at| unsafe { syscall!(SYS_unlinkat, dir, at, libc::AT_REMOVEDIR) }).map(|_| ())
     }
 
-    /// fchmodat(2).
+    /// fchmodat(2), which follows links, whatever [`Path::beneath`] says.
     pub fn chmod(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
         unsafe { syscall!(SYS_fchmodat, self.dir, self.at(), mode) }.map(|_| ())
@@ -158,26 +232,29 @@ impl Path {
     /// lchown(2).
     pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_fchownat, self.dir, self.at(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }.map(|_| ())
+        self.reach(|dir, at| unsafe { syscall!(SYS_fchownat, dir, at, uid, gid, libc::AT_SYMLINK_NOFOLLOW) })
+            .map(|_| ())
     }
 
     /// unlinkat(2).
     pub fn unlink(&self) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_unlinkat, self.dir, self.at(), 0) }.map(|_| ())
+        self.reach(|dir, at| unsafe { syscall!(SYS_unlinkat, dir, at, 0) }).map(|_| ())
     }
 
     /// link(2).
     pub fn link(&self, to: &Path) -> Result<()> {
         // SAFETY: both paths are NUL-terminated.
-        unsafe { syscall!(SYS_linkat, self.dir, self.at(), to.dir, to.at(), 0) }.map(|_| ())
+        self.reach(|dir, at| to.reach(|to_dir, to_at| unsafe { syscall!(SYS_linkat, dir, at, to_dir, to_at, 0) }))
+            .map(|_| ())
     }
 
     /// renameat2(2); `replace` is false: EEXIST if the target exists.
     pub fn rename(&self, to: &Path, replace: bool) -> Result<()> {
         let flags = if replace { 0 } else { libc::RENAME_NOREPLACE };
         // SAFETY: both paths are NUL-terminated.
-        unsafe { syscall!(SYS_renameat2, self.dir, self.at(), to.dir, to.at(), flags) }.map(|_| ())
+        let rename = |dir, at, to_dir, to_at| unsafe { syscall!(SYS_renameat2, dir, at, to_dir, to_at, flags) };
+        self.reach(|dir, at| to.reach(|to_dir, to_at| rename(dir, at, to_dir, to_at))).map(|_| ())
     }
 
     /// symlink(2): this path becomes a link to `target`.
@@ -187,18 +264,18 @@ impl Path {
     /// EEXIST; those of symlink(2).
     pub fn make_link(&self, target: &Path) -> Result<()> {
         // SAFETY: both paths are NUL-terminated.
-        unsafe { syscall!(SYS_symlinkat, target.as_ptr(), self.dir, self.at()) }.map(|_| ())
+        self.reach(|dir, at| unsafe { syscall!(SYS_symlinkat, target.as_ptr(), dir, at) }).map(|_| ())
     }
 
     /// mkfifo(3).
     pub fn make_fifo(&self, mode: u32) -> Result<()> {
         // SAFETY: the path is NUL-terminated.
-        unsafe { syscall!(SYS_mknodat, self.dir, self.at(), libc::S_IFIFO | mode, 0) }.map(|_| ())
+        self.reach(|dir, at| unsafe { syscall!(SYS_mknodat, dir, at, libc::S_IFIFO | mode, 0) }).map(|_| ())
     }
 
     /// lstat(2).
     pub fn stat(&self) -> Result<libc::stat> {
-        stat_path(self.dir, self.at(), libc::AT_SYMLINK_NOFOLLOW)
+        self.reach(|dir, at| stat_path(dir, at, libc::AT_SYMLINK_NOFOLLOW))
     }
 
     /// stat(2), from a directory.
@@ -327,6 +404,29 @@ impl Fd {
         // SAFETY: `bytes` is as long as said.
         let written = unsafe { syscall!(SYS_pwrite64, self.0, bytes.as_ptr(), bytes.len(), at)? };
         if written == bytes.len() { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
+    /// `/proc/thread-self/fd/N`, which leads to the file, to be followed.
+    pub fn link(&self) -> Result<Path> {
+        let mut link = Path::new(&[b"/proc/thread-self/fd/"])?;
+        link.push_decimal(self.0 as u64)?;
+        Ok(link)
+    }
+
+    /// chmod(2), also of a descriptor opened with O_PATH.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        match unsafe { syscall!(SYS_fchmodat2, self.0, c"".as_ptr(), mode, libc::AT_EMPTY_PATH) } {
+            Ok(_) => Ok(()),
+            // Before Linux 6.6, or a sandbox that does not know it.
+            Err(_) => self.link()?.chmod(mode),
+        }
+    }
+
+    /// chown(2), also of a descriptor opened with O_PATH.
+    pub fn chown(&self, uid: u32, gid: u32) -> Result<()> {
+        // SAFETY: the path is NUL-terminated.
+        unsafe { syscall!(SYS_fchownat, self.0, c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) }.map(|_| ())
     }
 
     /// ftruncate(2); [`may_grow_to`] is to be asked first.

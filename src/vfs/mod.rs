@@ -375,7 +375,7 @@ fn beneath(at: i32, long: &mut Long) -> Option<Last> {
 
 /// The superblock's directory, by the library's own path.
 pub fn open_superblock(place: &Referred) -> Result<Fd> {
-    Path::new(&[place.dir(), b"/sb"])?.open_own(libc::O_PATH | libc::O_DIRECTORY)
+    place.path(&[b"/sb"])?.open_own(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
 }
 
 /// readlink(2) into `to`; nothing: it is none.
