@@ -42,6 +42,12 @@ fn register() -> Result<Path> {
     Path::new(&[ns::known_root().ok_or(Errno::ENOENT)?.as_bytes(), b"/m"])
 }
 
+/// Whether the register's directory is one that only root, or the caller's own user, can replace: its name is known
+/// beforehand, and all may make it.
+fn is_register(dir: &Path) -> bool {
+    dir.stat().is_ok_and(|st| st.st_mode & libc::S_IFMT == libc::S_IFDIR && is_trusted(st.st_uid))
+}
+
 /// The namespace directory whose superblock has that inode, if it has ever been mounted: to be checked. Only by
 /// root or the caller's own user: what lies in another user's directory may lead anywhere.
 ///
@@ -50,6 +56,9 @@ fn register() -> Result<Path> {
 /// ENOENT.
 pub fn registered(ino: u64) -> Result<Path> {
     let mut link = register()?;
+    if !is_register(&link) {
+        return Err(Errno::ENOENT);
+    }
     link.push(b"/")?;
     link.push_hex(ino)?;
     if is_trusted(link.stat()?.st_uid) { link.read_link_at(libc::AT_FDCWD) } else { Err(Errno::ENOENT) }
@@ -60,6 +69,12 @@ pub fn is_trusted(uid: u32) -> bool {
     // In a user namespace root of the machine is nobody, as others are; who is there has no rights beyond it.
     const OVERFLOW: u32 = 65534;
     uid == 0 || uid == ns::euid() || uid == OVERFLOW && !ns::queues::in_initial_user_namespace()
+}
+
+/// Whether a file may be believed: a regular one of root's or the caller's own, and not by a second name that somebody
+/// else has given it.
+pub fn is_word_of_trust(st: &libc::stat) -> bool {
+    st.st_mode & libc::S_IFMT == libc::S_IFREG && st.st_nlink == 1 && is_trusted(st.st_uid)
 }
 
 /// Enters a superblock into the register, before it can be seen mounted.
@@ -73,15 +88,20 @@ pub fn enter(place: &Place) -> Result<()> {
     let mut link = Path::new(&[root.as_bytes(), b"/m"])?;
     // As the root: for all, or for its owner.
     link.make_dir(if root.stat()?.st_mode & 0o002 != 0 { 0o1777 } else { 0o700 })?;
+    if !is_register(&link) {
+        crate::log::refused(format_args!(
+            "mount: EACCES: {} belongs to somebody else",
+            core::str::from_utf8(link.as_bytes()).unwrap_or("the register of mounts")
+        ));
+        return Err(Errno::EACCES);
+    }
     link.push(b"/")?;
     link.push_hex(ino)?;
     let dir = Path::new(&[place.dir()])?;
     match link.make_link(&dir) {
-        Err(Errno::EEXIST)
-            if link.read_link_at(libc::AT_FDCWD)?.as_bytes() != dir.as_bytes() || !is_trusted(link.stat()?.st_uid) =>
-        {
+        Err(Errno::EEXIST) if !(is_trusted(link.stat()?.st_uid) && leads_to(&link, &dir)) => {
             // Of one that has gone, whose inode this has now; or another user's, whose word nobody takes.
-            link.unlink()?;
+            take_away(&link)?;
             link.make_link(&dir)?;
         }
         Err(Errno::EEXIST) => {}
@@ -96,6 +116,23 @@ pub fn enter(place: &Place) -> Result<()> {
     Ok(())
 }
 
+fn leads_to(link: &Path, dir: &Path) -> bool {
+    link.read_link_at(libc::AT_FDCWD).is_ok_and(|target| target.as_bytes() == dir.as_bytes())
+}
+
+/// Takes away whatever is under a name of the register; a directory goes out of the way, there may be something in it.
+fn take_away(path: &Path) -> Result<()> {
+    match path.unlink() {
+        Err(Errno::EISDIR) => {
+            let mut aside = *path;
+            aside.push(b".")?;
+            aside.push_hex(ns::control::random())?;
+            path.rename(&aside, false)
+        }
+        other => other,
+    }
+}
+
 /// Takes a superblock that is going out of the register.
 pub fn leave(place: &Place) {
     let Ok((_, ino)) = place.superblock() else { return };
@@ -105,6 +142,9 @@ pub fn leave(place: &Place) {
         return;
     }
     let Ok(open) = dir.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return };
+    if !is_register(&dir) {
+        return;
+    }
     crate::sys::path::each_entry(&open, |entry| {
         let is_ours = entry.strip_prefix(name.as_bytes()).is_some_and(|rest| matches!(rest.first(), None | Some(b'.')));
         if is_ours {
@@ -156,22 +196,23 @@ fn mount_id(fd: i32) -> u64 {
 }
 
 fn write_record(path: &Path, record: &Record) -> Result<()> {
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
-    let file = match path.open(flags, 0o600) {
-        Err(Errno::EACCES) => {
-            let _ = path.unlink();
-            path.open(flags, 0o600)?
-        }
-        other => other?,
-    };
+    // Complete when it appears, and in the place of whatever is there: others may make files of that name.
+    let mut draft = *path;
+    draft.push(b".")?;
+    draft.push_hex(ns::control::random())?;
+    let file = draft.open(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
     let mut bytes = [0u8; 257];
     bytes[0] = u8::from(record.noexec);
     bytes[1..=record.len].copy_from_slice(record.source());
-    let noted = file.write_at(&bytes[..=record.len], 0).and_then(|()| file.chmod(0o644));
-    if noted.is_err() {
-        let _ = path.unlink();
+    let written = file.write_at(&bytes[..=record.len], 0);
+    let mut done = written.and_then(|()| file.chmod(0o644)).and_then(|()| draft.rename(path, true));
+    if done == Err(Errno::EISDIR) {
+        done = take_away(path).and_then(|()| draft.rename(path, true));
     }
-    noted
+    if done.is_err() {
+        let _ = draft.unlink();
+    }
+    done
 }
 
 /// The same by the mount point, which copies in other mount namespaces have as well.
@@ -194,7 +235,10 @@ fn note(place: &Place, dir: &Fd, record: &Record) {
 }
 
 fn read_record(path: Result<Path>) -> Option<Record> {
-    let file = path.ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW).ok()?;
+    let file = path.ok()?.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK).ok()?;
+    if !is_word_of_trust(&file.stat().ok()?) {
+        return None;
+    }
     let mut bytes = [0u8; 257];
     // SAFETY: the buffer is as long as said.
     let got = unsafe { syscall!(SYS_pread64, file.0, bytes.as_mut_ptr(), bytes.len(), 0) }.ok()?;
@@ -272,11 +316,12 @@ struct MountAttr {
 /// EPERM; ENOSYS: the kernel has no such mounts.
 pub fn detached(place: &Place, attributes: u64) -> Result<Fd> {
     const OPEN_TREE_CLONE: i32 = 1;
-    let superblock = Path::new(&[place.dir(), b"/sb"])?;
+    // By a descriptor: in another user's namespace the path may lead anywhere a moment later.
+    let superblock = place.path(&[b"/sb"])?.open_own(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)?;
     enter(place)?;
+    let flags = OPEN_TREE_CLONE | libc::AT_EMPTY_PATH | libc::O_CLOEXEC;
     // SAFETY: a NUL-terminated path.
-    let tree =
-        unsafe { syscall!(SYS_open_tree, libc::AT_FDCWD, superblock.as_ptr(), OPEN_TREE_CLONE | libc::O_CLOEXEC)? };
+    let tree = unsafe { syscall!(SYS_open_tree, superblock.0, c"".as_ptr(), flags)? };
     let tree = Fd(tree as i32);
     let all = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_ATIME | ATTR_NODIRATIME;
     let attr = MountAttr {
@@ -342,7 +387,8 @@ pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resul
 
 /// The same before Linux 5.12, in two steps.
 fn by_the_old_calls(place: &Place, on: &Fd, flags: u64) -> Result<Fd> {
-    let superblock = Path::new(&[place.dir(), b"/sb"])?;
+    let held = place.path(&[b"/sb"])?.open_own(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)?;
+    let superblock = held.link()?;
     let mut point = Path::new(&[b"/proc/thread-self/fd/"])?;
     point.push_decimal(on.0 as u64)?;
     // SAFETY: NUL-terminated paths.
