@@ -71,6 +71,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, 
 use libc::{SIG_DFL, SIG_ERR, SIG_IGN, SIGBUS, SIGKILL, SIGSEGV, SIGSTOP};
 
 use crate::abi::{Errno, Result};
+use crate::shm::gone;
 use crate::sys::tls::{Tls, tls};
 use crate::sys::{fault, getpid, gettid};
 use crate::syscall;
@@ -548,6 +549,9 @@ unsafe extern "C" fn decide(sig: c_int, info: *mut Info, context: *mut libc::uco
     // SAFETY: the kernel passes its siginfo; all our dispositions have SA_SIGINFO.
     let synchronous = is_synchronous(sig, unsafe { (*info).code });
     if synchronous && is_fault(sig) {
+        // A mapping of ours that somebody has cut short.
+        // SAFETY: as above.
+        let replaced = sig == SIGBUS && gone::replace(unsafe { (*info).payload[0] } as usize);
         // SAFETY: the kernel passes its ucontext, which it loads again at our return.
         unsafe {
             let pc = program_counter(context);
@@ -555,9 +559,9 @@ unsafe extern "C" fn decide(sig: c_int, info: *mut Info, context: *mut libc::uco
                 *pc = resume;
                 return 0;
             }
-            if sig == SIGBUS && crate::shm::mend((*info).payload[0] as usize) {
-                return 0;
-            }
+        }
+        if replaced {
+            return 0;
         }
     }
     let slot = slot as usize;

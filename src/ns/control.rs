@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use crate::abi::{DFLT_MSG, DFLT_MSGSIZE, DFLT_QUEUESMAX, Errno, Result};
+use crate::shm::gone;
 use crate::sys::path::{Fd, Path, may_grow_to};
 use crate::syscall;
 
@@ -165,10 +166,10 @@ fn map(path: &Path, len: usize, magic: u64) -> Result<*const AtomicU64> {
     // SAFETY: a new shared mapping of a file that is long enough.
     let at = unsafe { syscall!(SYS_mmap, 0, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.0, 0)? };
     let word = at as *const AtomicU64;
-    crate::shm::note_range(at, len);
+    let noted = gone::note(at, len, gone::Kind::Other);
     // SAFETY: the mapping is at least a word long.
     if unsafe { (*word).load(Acquire) } != magic {
-        crate::shm::forget_range(at);
+        gone::forget(noted);
         // SAFETY: our own mapping, not handed out.
         let _ = unsafe { syscall!(SYS_munmap, at, len) };
         return Err(Errno::EIO);
@@ -277,7 +278,7 @@ impl Control {
 
     /// Undoes [`Control::map`]: nobody may use it any more.
     pub fn unmap(at: *const Control) {
-        crate::shm::forget_range(at as usize);
+        gone::forget(gone::entry_of(at as usize));
         // SAFETY: a mapping that `map` has made, by the caller's word unused.
         let _ = unsafe { syscall!(SYS_munmap, at, size_of::<Control>()) };
     }
@@ -323,9 +324,10 @@ impl Accounts {
         }
         // SAFETY: a new shared mapping of a file that is long enough.
         let at = unsafe { syscall!(SYS_mmap, 0, 4096, libc::PROT_READ, libc::MAP_SHARED, file.0, 0)? };
-        crate::shm::note_range(at, 4096);
+        let noted = gone::note(at, 4096, gone::Kind::Other);
         // SAFETY: the mapping is a page long.
         if unsafe { (*(at as *const AtomicU64)).load(Acquire) } != ACCOUNTS_MAGIC {
+            gone::forget(noted);
             // SAFETY: our own mapping, not handed out.
             let _ = unsafe { syscall!(SYS_munmap, at, 4096) };
             return Err(Errno::EIO);

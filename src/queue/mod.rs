@@ -23,6 +23,8 @@ pub mod store;
 pub mod wait;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -216,7 +218,7 @@ unsafe fn fill<'a>(section: &Section<'a>, msg: *const u8, len: u32, priority: u3
     // SAFETY: the destination is a slot of at least `len` bytes that is ours (FILLING).
     if let Err(fault) = unsafe { fault::copy(map.data(index)?, msg, len as usize) } {
         give_back(map, index, slot);
-        return Err(fault.into());
+        return Err(blame(map, fault));
     }
     slot.len.store(len, Relaxed);
     slot.priority.store(priority, Relaxed);
@@ -322,7 +324,7 @@ unsafe fn stage_large<'a>(
     if let Err(fault) = copied {
         let _section = enter(map, tls)?;
         give_back(map, index, slot);
-        return Err(fault.into());
+        return Err(blame(map, fault));
     }
     slot.len.store(len, Relaxed);
     slot.priority.store(priority, Relaxed);
@@ -451,8 +453,13 @@ unsafe fn copy_out(map: &Map, index: u32, slot: &Slot, len: u32, buffer: Buffer)
         unsafe { fault::write_user(buffer.priority, slot.priority.load(Relaxed))? };
     }
     // SAFETY: the caller's contract; `len` is at most the slot's size.
-    unsafe { fault::copy(buffer.data, map.data(index)?, len as usize)? };
-    Ok(())
+    unsafe { fault::copy(buffer.data, map.data(index)?, len as usize).map_err(|fault| blame(map, fault)) }
+}
+
+/// Why a copy has failed: the caller's memory, unless the segment has been cut short (`shm::gone`).
+#[cold]
+fn blame(map: &Map, fault: fault::Fault) -> Errno {
+    if map.header().flags.load(Relaxed) & F_CORRUPT != 0 { Errno::EIO } else { fault.into() }
 }
 
 /// Delivers a message whose slot is TAKEN by this thread, outside the lock, and frees the slot.

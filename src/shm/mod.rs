@@ -4,6 +4,7 @@
 //! `layout`, and data pointers, for indexes it has checked; the sizes come from the attributes as
 //! read once, at mapping time, never again from shared memory.
 
+pub mod gone;
 pub mod layout;
 pub mod lock;
 
@@ -47,9 +48,9 @@ pub struct Map {
     pub fds: AtomicU32,
     /// Calls asleep in the queue, which need the mapping when they wake.
     pub pins: AtomicU32,
-    /// Set when an access found no memory behind the mapping (truncated, or the file system full):
-    /// the pages were replaced by zeros, nothing read since is to be believed.
-    pub broken: AtomicU32,
+    /// Its entry in [`gone`], which replaces the mapping by zeros when an access finds no memory behind it
+    /// (truncated, or the file system full).
+    noted: usize,
 }
 
 // SAFETY: the pointers lead into a shared mapping of which only atomics and raw bytes are
@@ -85,7 +86,7 @@ impl Map {
             fifo_ino: 0,
             fds: AtomicU32::new(0),
             pins: AtomicU32::new(0),
-            broken: AtomicU32::new(0),
+            noted: gone::note(base as usize, layout.len as usize, gone::Kind::Segment),
         }
     }
 
@@ -130,12 +131,7 @@ impl Map {
         }
         // The attributes are read through the file, not a mapping: a page that is gone is then an
         // error, not a signal.
-        let mut head = [0u64; 5];
-        // SAFETY: the buffer is as long as said.
-        let got = unsafe { syscall!(SYS_pread64, fd, head.as_mut_ptr(), size_of_val(&head), 0)? };
-        if got != size_of_val(&head) || head[0] != MAGIC || head[1] != FORMAT {
-            return Err(Errno::EIO);
-        }
+        let head = Map::head(fd).ok_or(Errno::EIO)?;
         let (maxmsg, msgsize) = (head[3] as u32, (head[3] >> 32) as u32);
         if !(1..=HARD_MSGMAX).contains(&maxmsg) || !(1..=HARD_MSGSIZEMAX).contains(&msgsize) {
             return Err(Errno::EIO);
@@ -145,12 +141,36 @@ impl Map {
             return Err(Errno::EIO);
         }
         let base = map_shared(fd, layout.len as usize)?;
-        Ok(Map::describe(base, &layout))
+        Ok(Map { ino: head[4], fifo_ino: head[5], ..Map::describe(base, &layout) })
+    }
+
+    /// The first words of a complete segment of this version.
+    fn head(fd: i32) -> Option<[u64; 6]> {
+        const _: () =
+            assert!(core::mem::offset_of!(Header, ino) == 32 && core::mem::offset_of!(Header, fifo_ino) == 40);
+        let mut head = [0u64; 6];
+        // SAFETY: the buffer is as long as said.
+        let got = unsafe { syscall!(SYS_pread64, fd, head.as_mut_ptr(), size_of_val(&head), 0).ok()? };
+        (got == size_of_val(&head) && head[0] == MAGIC && head[1] == FORMAT).then_some(head)
+    }
+
+    /// Whose segment a file says that it is, by the inode of the queue's file, if it is a segment.
+    pub fn queue_of(fd: i32) -> Option<u64> {
+        Map::head(fd).map(|head| head[4])
     }
 
     /// A segment in anonymous shared memory, for tests of the engine.
     #[cfg(test)]
     pub fn anonymous(maxmsg: u32, msgsize: u32) -> Map {
+        let (map, fd) = Map::of_file(maxmsg, msgsize);
+        // SAFETY: ours.
+        unsafe { syscall!(SYS_close, fd).unwrap() };
+        map
+    }
+
+    /// The same, and the descriptor of the file.
+    #[cfg(test)]
+    pub fn of_file(maxmsg: u32, msgsize: u32) -> (Map, i32) {
         let layout = Layout::new(maxmsg, msgsize);
         // SAFETY: a name and flags; then a length.
         let fd = unsafe {
@@ -160,14 +180,39 @@ impl Map {
         };
         let map = Map::create(fd, &layout, 1).unwrap();
         map.publish();
-        // SAFETY: ours.
-        unsafe { syscall!(SYS_close, fd).unwrap() };
-        map
+        (map, fd)
+    }
+
+    /// The same without the file, between pages that nobody may touch: an access beyond either end is a crash.
+    #[cfg(test)]
+    pub fn guarded(maxmsg: u32, msgsize: u32) -> Map {
+        const GUARD: usize = 16 << 20;
+        let (map, fd) = Map::of_file(maxmsg, msgsize);
+        gone::forget(map.noted);
+        let layout = Layout::new(maxmsg, msgsize);
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh mapping without access, in the middle of which the file is mapped instead.
+        let base = unsafe {
+            syscall!(SYS_munmap, map.base, map.len).unwrap();
+            let at = syscall!(SYS_mmap, 0, map.len + 2 * GUARD, libc::PROT_NONE, anonymous, usize::MAX, 0).unwrap();
+            let shared = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let base = syscall!(SYS_mmap, at + GUARD, map.len, access, shared, fd, 0).unwrap();
+            syscall!(SYS_close, fd).unwrap();
+            base as *mut u8
+        };
+        Map::describe(base, &layout)
+    }
+
+    /// Bytes mapped.
+    #[cfg(test)]
+    pub fn byte_len(&self) -> u64 {
+        self.len as u64
     }
 
     /// Takes the mapping away. No thread may be using it.
     pub fn unmap(&self) {
-        forget_range(self.base as usize);
+        gone::forget(self.noted);
         // SAFETY: `base` and `len` are those of our mapping; the caller vouches that it is unused.
         let _ = unsafe { syscall!(SYS_munmap, self.base, self.len) };
     }
@@ -385,50 +430,5 @@ fn map_shared(fd: i32, len: usize) -> Result<*mut u8> {
     let at = unsafe {
         syscall!(SYS_mmap, 0, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE, fd, 0)?
     };
-    note_range(at, len);
     Ok(at as *mut u8)
-}
-
-/// Where files are mapped that others may shorten: address and length, 0: free. By address, in one of [`NEAR`] places;
-/// should all of them be taken the mapping goes without.
-static RANGES: [[AtomicUsize; 2]; 1024] = [const { [const { AtomicUsize::new(0) }; 2] }; 1024];
-const NEAR: usize = 16;
-
-fn places(at: usize) -> impl Iterator<Item = &'static [AtomicUsize; 2]> {
-    let start = (at >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
-    (start..start.wrapping_add(NEAR)).map(|place| &RANGES[place % RANGES.len()])
-}
-
-/// A shared mapping of a file that others may write has been made.
-pub fn note_range(at: usize, len: usize) {
-    let free =
-        |place: &&[AtomicUsize; 2]| place[0].compare_exchange(0, at, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    if let Some(place) = places(at).find(free) {
-        place[1].store(len, Ordering::Release);
-    }
-}
-
-/// It is about to be taken away.
-pub fn forget_range(at: usize) {
-    if let Some(place) = places(at).find(|place| place[0].load(Ordering::Relaxed) == at) {
-        place[1].store(0, Ordering::Relaxed);
-        place[0].store(0, Ordering::Release);
-    }
-}
-
-/// An access at `address` has found no memory behind it (SIGBUS). If it is in one of these mappings, somebody has
-/// shortened the file, which must not end those who use it: they see a page of zeros from now on, as damaged as anything
-/// that they may find there. Async-signal-safe.
-#[cold]
-pub fn mend(address: usize) -> bool {
-    let is_in =
-        |[at, len]: &[AtomicUsize; 2]| address.wrapping_sub(at.load(Ordering::Relaxed)) < len.load(Ordering::Acquire);
-    if !RANGES.iter().any(is_in) {
-        return false;
-    }
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    // SAFETY: in the place of a page of our own shared mapping, behind which there is nothing. What refers to it are
-    // atomics and raw bytes, of which any value may be found at any time.
-    unsafe { syscall!(SYS_mmap, address & !4095, 4096, protection, flags, usize::MAX, 0) }.is_ok()
 }
