@@ -22,7 +22,7 @@ use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{F_ARMED, F_MIXED_PIDS, F_POLLED, F_POLLED_EDGE, TID_MASK, TOKENS_UNKNOWN};
 use crate::shm::lock::is_gone;
-use crate::sys::futex;
+use crate::sys::futex::{self, Timespec};
 use crate::sys::tls::Tls;
 use crate::syscall;
 
@@ -47,17 +47,33 @@ pub fn readiness(map: &Map) -> u32 {
     (if curmsgs != 0 { IN } else { 0 }) | (if curmsgs < map.maxmsg { OUT } else { 0 })
 }
 
-/// Adds or removes one packet. Does not block, because there is room, or one.
-fn token(fd: i32, write: bool) -> Result<()> {
-    let mut byte = 0u8;
-    // SAFETY: one byte to or from a local.
-    unsafe {
-        if write {
-            syscall!(SYS_write, fd, &raw const byte, 1)?;
-        } else {
-            syscall!(SYS_read, fd, &raw mut byte, 1)?;
-        }
+/// Adds a packet. Whoever may use the queue may have filled the FIFO, or made it smaller, so that the kernel is asked
+/// first whether there is room: a write that blocks would never end.
+///
+/// # Errors
+///
+/// EAGAIN: there is none.
+fn add(fd: i32) -> Result<()> {
+    let mut room = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    let now = Timespec { sec: 0, nsec: 0 };
+    // SAFETY: one structure and a time, both locals. (poll(2) itself is not on every architecture.)
+    let ready = unsafe { syscall!(SYS_ppoll, &raw mut room, 1, &raw const now, 0, 8) };
+    if ready != Ok(1) || room.revents & libc::POLLOUT == 0 {
+        return Err(Errno::EAGAIN);
     }
+    let byte = 0u8;
+    // SAFETY: one byte of a local.
+    unsafe { syscall!(SYS_write, fd, &raw const byte, 1) }.map(|_| ())
+}
+
+/// Removes a packet; `have` is what [`count`] has just said, and what it would say now. It need not be one of ours,
+/// with one byte: what is counted are the bytes.
+fn remove(fd: i32, have: &mut u32) -> Result<()> {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the buffer is as long as said.
+    let got = unsafe { syscall!(SYS_read, fd, bytes.as_mut_ptr(), bytes.len())? };
+    // Of a longer packet the rest is gone as well.
+    *have = if got == bytes.len() { count(fd) } else { have.saturating_sub(got.max(1) as u32) };
     Ok(())
 }
 
@@ -131,7 +147,7 @@ impl Section<'_> {
         let (map, tls) = (self.map, self.tls);
         tls.enter_critical();
         let outer = self.into_held().release_towards(&map.header().teller);
-        let written = token(fd, true).is_ok();
+        let written = add(fd).is_ok();
         told(map, tls, fd, written);
         tls.robust().list_op_pending.store(outer, Relaxed);
         tls.leave_critical();
@@ -180,7 +196,7 @@ pub(super) fn sync(section: &Section<'_>, fd: i32, edge: bool) {
     let mut have = count(fd);
     if !follows {
         // One is enough, and it stays.
-        if want > 0 && (have > 0 || token(fd, true).is_ok()) {
+        if want > 0 && (have > 0 || add(fd).is_ok()) {
             have = have.max(1);
             h.flags.fetch_and(!F_ARMED, Relaxed);
         }
@@ -191,19 +207,17 @@ pub(super) fn sync(section: &Section<'_>, fd: i32, edge: bool) {
     let most = if being_told { 1 } else { 2 };
     if edge {
         // A write wakes those who wait for POLLIN, a read from a full FIFO those for POLLOUT.
-        if have == 2 && token(fd, false).is_ok() {
-            have = 1;
+        if have == 2 {
+            let _ = remove(fd, &mut have);
         }
-        while have < most && token(fd, true).is_ok() {
+        while have < most && add(fd).is_ok() {
             have += 1;
         }
     }
-    while have < want.min(most) && token(fd, true).is_ok() {
+    while have < want.min(most) && add(fd).is_ok() {
         have += 1;
     }
-    while have > want && token(fd, false).is_ok() {
-        have -= 1;
-    }
+    while have > want && remove(fd, &mut have).is_ok() {}
     // If a call failed somebody else has interfered with the FIFO: count anew next time.
     h.tokens.store(if have == want && !being_told { want } else { TOKENS_UNKNOWN }, Relaxed);
 }
@@ -227,9 +241,7 @@ pub fn arm(map: &Map, tls: &Tls, fd: i32) -> Result<bool> {
     if h.tokens.load(Relaxed) != 0 || h.teller.load(Relaxed) != 0 {
         let being_told = is_being_told(map);
         let mut have = count(fd);
-        while have > 0 && token(fd, false).is_ok() {
-            have -= 1;
-        }
+        while have > 0 && remove(fd, &mut have).is_ok() {}
         h.tokens.store(if being_told { TOKENS_UNKNOWN } else { have }, Relaxed);
     }
     h.flags.fetch_or(F_ARMED, Relaxed);
@@ -387,7 +399,7 @@ mod tests {
                     5 => asleep |= arm(&map, tls, fd).unwrap(),
                     6 | 7 => match teller {
                         Some(false) => {
-                            token(fd, true).expect("room for the packet");
+                            add(fd).expect("room for the packet");
                             teller = Some(true);
                         }
                         Some(true) => {
@@ -412,7 +424,7 @@ mod tests {
                 }
             }
             while count(fd) > 0 {
-                token(fd, false).unwrap();
+                remove(fd, &mut 2).unwrap();
             }
             map.unmap();
         }

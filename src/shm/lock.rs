@@ -29,6 +29,12 @@ const YIELDS: u32 = 3;
 /// announced (see DESIGN: exec by a thread that is not the leader, a mapping gone): the sleeper
 /// then looks for the owner itself.
 const TRUST_NS: u64 = 20_000_000;
+/// How often it has to find the lock held by the same living owner before it gives up: a second where that one is
+/// asleep, which nobody is inside a section. Then this is no owner, but a word that somebody has written. (Who is
+/// stopped inside is waited for.)
+const ROUNDS_ASLEEP: u32 = 50;
+/// The same where it runs, and may only get no time; and among several pid namespaces, where nobody can tell.
+const ROUNDS: u32 = 120;
 
 /// The lock, held. Unlocks when dropped.
 pub struct Held<'a> {
@@ -42,8 +48,8 @@ pub struct Held<'a> {
 ///
 /// # Errors
 ///
-/// EDEADLK: the calling thread holds it already. And what `repair` fails with; the lock is free
-/// then.
+/// EDEADLK: the calling thread holds it already. EIO: whoever is said to hold it does not. And what `repair` fails
+/// with; the lock is free then.
 #[inline(always)]
 pub fn lock<'a>(
     word: &'a AtomicU32,
@@ -86,6 +92,8 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
     let mut yields = 0;
     // Once we have slept there may be others asleep: keep the mark when taking the lock.
     let mut mark = 0;
+    let mut rounds = 0;
+    let mut last_owner = 0;
     loop {
         let seen = word.load(Ordering::Relaxed);
         let owner = seen & TID_MASK;
@@ -127,11 +135,20 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
         let slept = futex::wait_for(word, asleep, TRUST_NS);
         tls.enter_critical();
         tls.outer_pending.store(outer, Ordering::Relaxed);
-        if slept == Err(Errno::ETIMEDOUT) && word.load(Ordering::Relaxed) == asleep && !foreign() && is_gone(owner) {
+        if slept != Err(Errno::ETIMEDOUT) || word.load(Ordering::Relaxed) != asleep {
+            continue;
+        }
+        let state = if foreign() { Some(b'?') } else { task_state(owner) };
+        if matches!(state, None | Some(b'Z' | b'X' | b'x')) {
             let mine = tid | WAITERS;
             if word.compare_exchange(asleep, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 return Ok(true);
             }
+        }
+        rounds = if owner == last_owner && !matches!(state, Some(b'T' | b't')) { rounds + 1 } else { 0 };
+        last_owner = owner;
+        if rounds >= if state == Some(b'S') { ROUNDS_ASLEEP } else { ROUNDS } {
+            return Err(Errno::EIO);
         }
     }
 }
