@@ -233,6 +233,26 @@ fn open_control(path: &Path, flags: i32) -> Result<Fd> {
     Ok(file)
 }
 
+/// A shared lock, once whoever has it to himself lets go: he takes a moment to look. Everybody who may read the file
+/// can hold it, so that this is not for ever.
+///
+/// # Errors
+///
+/// ENOENT: he does not let go.
+fn await_lock(file: &Fd) -> Result<()> {
+    const LOOKS: u32 = 2000;
+    for _ in 0..LOOKS {
+        match lock(file, libc::LOCK_SH) {
+            Err(Errno::EAGAIN) => {}
+            other => return other,
+        }
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        // SAFETY: the time is a local.
+        let _ = unsafe { syscall!(SYS_nanosleep, &raw const moment, 0) };
+    }
+    Err(Errno::ENOENT)
+}
+
 /// Holds a namespace by a descriptor: it stays while that is open anywhere.
 ///
 /// # Errors
@@ -243,8 +263,7 @@ pub fn hold(place: &Place, flags: i32) -> Result<Fd> {
     match lock(&file, libc::LOCK_SH) {
         // Who has the lock to himself may be about to find out that it is bind mounted.
         Err(Errno::EAGAIN) if place.control().state.load(Ordering::Acquire) & (BOUND | DEAD) == BOUND => {
-            // SAFETY: no pointers.
-            while unsafe { syscall!(SYS_flock, file.0, libc::LOCK_SH) } == Err(Errno::EINTR) {}
+            await_lock(&file)?;
         }
         // Else he is about to end it.
         Err(Errno::EAGAIN) => return Err(Errno::ENOENT),

@@ -242,7 +242,7 @@ fn open_queue(tls: &'static Tls, place: &'static Place, st: &libc::stat, oflag: 
 /// ENOENT: the name is gone.
 pub fn open_named(tls: &'static Tls, map: &Pinned, oflag: i32) -> Result<i32> {
     let place = Place::of(map.place.load(Relaxed))?;
-    let fd = open_fifo(&keyed(place, map.key, b".p")?, oflag)?;
+    let fd = open_fifo(map, &keyed(place, map.key, b".p")?, oflag)?;
     // Who is taking the name away has looked whether the queue is open, and may not have seen this. Who has it open
     // already need not ask, and must not close what may carry his notification.
     if map.header().flags.load(Acquire) & F_UNLINKED != 0 && map.fds.load(Acquire) == 0 {
@@ -258,8 +258,8 @@ pub fn open_named(tls: &'static Tls, map: &Pinned, oflag: i32) -> Result<i32> {
 /// (open(2) of `/proc/self/fd/N`). What the queue's mode allows has been checked.
 pub fn reopen(tls: &'static Tls, map: &'static Map, oflag: i32) -> Result<i32> {
     let place = Place::of(map.place.load(Relaxed))?;
-    let fd = match open_fifo(&keyed(place, map.key, b".p")?, oflag) {
-        Err(Errno::ENOENT) => open_fifo(&keyed(place, map.key, b".d")?, oflag)?,
+    let fd = match open_fifo(map, &keyed(place, map.key, b".p")?, oflag) {
+        Err(Errno::ENOENT) => open_fifo(map, &keyed(place, map.key, b".d")?, oflag)?,
         other => other?,
     };
     queue::poll::reopened(map, tls, fd.0)?;
@@ -275,10 +275,28 @@ fn open_path(place: &Place, map: &Pinned, oflag: i32) -> Result<i32> {
     Ok(fd)
 }
 
-/// The flags that a description of the FIFO is opened with.
-fn open_fifo(path: &Path, oflag: i32) -> Result<Fd> {
+/// Opens the FIFO of a queue. Whatever else lies under that name is a stranger's: packets must not be written to a file,
+/// nor to where a link leads.
+///
+/// # Errors
+///
+/// ENOENT: it is not there. EIO: something else is.
+fn open_fifo(map: &Map, path: &Path, oflag: i32) -> Result<Fd> {
+    let is_it = |st: libc::stat| st.st_mode & libc::S_IFMT == libc::S_IFIFO && st.st_ino == map.fifo_ino;
+    // O_NOFOLLOW is not for this: in a description of ours it stands for an access mode.
+    if !is_it(path.stat()?) {
+        return Err(Errno::EIO);
+    }
+    let fd = open_own_fifo(path, oflag)?;
+    // It may have been replaced meanwhile.
+    if is_it(fd.stat()?) { Ok(fd) } else { Err(Errno::EIO) }
+}
+
+/// The same of one that the caller has just made.
+fn open_own_fifo(path: &Path, oflag: i32) -> Result<Fd> {
     let kept = oflag & (libc::O_NONBLOCK | libc::O_APPEND | libc::O_ASYNC);
-    let fd = path.open(libc::O_RDWR | kept | desc::mode_to_flags(oflag & libc::O_ACCMODE), 0)?;
+    let access = desc::mode_to_flags(oflag & libc::O_ACCMODE);
+    let fd = path.open(libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY | kept | access, 0)?;
     // Packet mode, for `queue::poll`; open(2) itself refuses it where files cannot do direct I/O.
     // SAFETY: no pointers.
     unsafe { syscall!(SYS_fcntl, fd.0, libc::F_SETFL, kept | libc::O_DIRECT)? };
@@ -324,12 +342,11 @@ pub fn map_key(tls: &'static Tls, place: &'static Place, key: Key) -> Result<Pin
     let mut map = Map::open(file.0, st.st_size as u64)?;
     drop(file);
     map.place.store(place.index(), Relaxed);
-    map.ino = map.header().ino.load(Relaxed);
     map.key = key;
     map.dev = st.st_dev;
-    map.fifo_ino = map.header().fifo_ino.load(Relaxed);
+    let map = maps::keep(tls, map)?;
     desc::note_pid_namespace(&map);
-    maps::keep(tls, map)
+    Ok(map)
 }
 
 /// Mode of the key file: reading for each class to which the queue's mode grants reading or
@@ -453,11 +470,11 @@ impl Draft {
         near.shorten(fifo).make_fifo(0o666)?;
         self.rest[2] = Some(fifo);
         let fifo = near.shorten(fifo);
-        let fd = match self.held.beside(|| open_fifo(&fifo, oflag)) {
+        let fd = match self.held.beside(|| open_own_fifo(&fifo, oflag)) {
             // A umask that leaves nothing to the owner.
             Err(Errno::EACCES) => {
                 fifo.chmod(0o666)?;
-                self.held.beside(|| open_fifo(&fifo, oflag))?
+                self.held.beside(|| open_own_fifo(&fifo, oflag))?
             }
             other => other?,
         };
@@ -868,7 +885,9 @@ fn attributes(
     attr: Option<&MqAttr>,
     exempt: &mut impl FnMut() -> bool,
 ) -> Result<(u32, u32)> {
-    let (msg_max, msgsize_max) = (control.msg_max.load(Relaxed), control.msgsize_max.load(Relaxed));
+    // The limits are input as well: nothing beyond the hard ones can be mapped.
+    let msg_max = control.msg_max.load(Relaxed).min(HARD_MSGMAX);
+    let msgsize_max = control.msgsize_max.load(Relaxed).min(HARD_MSGSIZEMAX);
     let Some(attr) = attr else {
         return Ok((
             control.msg_default.load(Relaxed).min(msg_max).clamp(1, HARD_MSGMAX),
@@ -938,6 +957,7 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
             // Somebody else was faster, and the name means another file by now.
             Err(Errno::EEXIST) if turns < PATIENCE => turns += 1,
             // Or a stranger has put another file there: who has the right takes it away.
+            Err(Errno::EEXIST) if turns > DAMAGED => return Err(Errno::EIO),
             Err(Errno::EEXIST) => {
                 turns += 1;
                 let is_strange = aside.stat().is_ok_and(|st| st.st_ino != ino);
@@ -971,7 +991,7 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
             maps::tidy(tls, map);
         }
         // Not a queue, or a damaged one: nothing but files to take away.
-        Err(Errno::ENOENT | Errno::EIO) => remove_files(&near, ino, read_key(place, ino).ok()),
+        Err(Errno::ENOENT | Errno::EIO) => remove_files(&near, ino, key_to_remove(place, ino)),
         // Somebody else's, unlinked by the owner of the directory; or there is no descriptor or memory to spare for a
         // look at it. `collect` does the rest, at the next creation.
         Err(_) => {
@@ -995,7 +1015,7 @@ fn unlink_in_sight(tls: &'static Tls, place: &'static Place, near: &Near, path: 
             retire(tls, near, &map)?;
             maps::tidy(tls, map);
         }
-        Err(_) => remove_files(near, ino, read_key(place, ino).ok()),
+        Err(_) => remove_files(near, ino, key_to_remove(place, ino)),
     }
     Ok(())
 }
@@ -1113,6 +1133,28 @@ fn uncharge(place: &Place, map: Option<&Map>, link: Option<&Path>, uid: u32, cos
         }
         let _ = place.control().nameless.fetch_update(AcqRel, Acquire, |n| Some(n.saturating_sub(1)));
     }
+}
+
+/// The key of a queue whose files are to be taken away though it cannot be mapped: not if the file says another queue's,
+/// which it may, having been written by anybody who owns it.
+fn key_to_remove(place: &Place, ino: u64) -> Option<Key> {
+    let path = hidden(place, ino, b".k").ok()?;
+    let key = key_in(&path).ok()?;
+    is_key_of(place, key, ino, path.stat().ok()?.st_uid).then_some(key)
+}
+
+/// Whether what lies under a key is nobody else's: of the same owner as what says the key, and no segment of
+/// another queue that has that key. (That of a draft may be a file's whose key it is to be, see `furnish`.)
+fn is_key_of(place: &Place, key: Key, ino: u64, owner: u32) -> bool {
+    let is_owned = |kind| match keyed(place, key, kind).and_then(|path| path.stat()) {
+        Ok(st) => st.st_uid == owner,
+        Err(errno) => errno == Errno::ENOENT,
+    };
+    let segment =
+        keyed(place, key, b".s").and_then(|path| path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK));
+    let said = segment.ok().and_then(|file| Map::queue_of(file.0));
+    [&b".s"[..], b".p", b".d"].into_iter().all(is_owned)
+        && said.is_none_or(|of| of == ino || read_key(place, of) != Ok(key))
 }
 
 fn remove_files(near: &Near, ino: u64, key: Option<Key>) {
@@ -1264,7 +1306,7 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         let found = map_queue(tls, place, ino, None);
         if let Err(Errno::ENOENT | Errno::EIO) = found {
             // Of one that was being taken away there is no more than this.
-            remove_files(&Near::new(place), ino, read_key(place, ino).ok());
+            remove_files(&Near::new(place), ino, key_to_remove(place, ino));
         }
         if let Ok(map) = found {
             if map.header().flags.load(Acquire) & F_UNLINKED == 0 {
@@ -1436,7 +1478,9 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
         return false;
     }
     // It is a queue's file, with a file for the key, or (see `furnish`) that file itself.
-    if let Ok(key) = read_key(place, st.st_ino).or_else(|_| key_in(&path)) {
+    if let Ok(key) = read_key(place, st.st_ino).or_else(|_| key_in(&path))
+        && is_key_of(place, key, st.st_ino, st.st_uid)
+    {
         for kind in [b".s", b".p"] {
             // Whoever knows the key of another's queue may have written it here.
             if let Ok(path) = keyed(place, key, kind)
