@@ -325,8 +325,8 @@ impl<'a> User<'a> {
                 self.go_on(slept)
             }
             14 => {
-                // SAFETY: filled in by a call that has blocked, and not finished.
                 if let Some((mut wait, _)) = self.blocked.pop() {
+                    // SAFETY: filled in by a call that has blocked, and not finished.
                     unsafe { wait::cancel(tls, &mut wait) }
                 }
                 Ok(())
@@ -570,7 +570,7 @@ fn foreign_packets_block_nobody() {
             let mut bytes = [0u8; 16];
             let buffer = Buffer { data: bytes.as_mut_ptr(), priority: core::ptr::null_mut() };
             poll::watch(&map, tls, fd, true).unwrap();
-            assert_eq!(libc::fcntl(fd, libc::F_SETPIPE_SZ, if shrunk { 4096 } else { 8192 }) > 0, true);
+            assert!(libc::fcntl(fd, libc::F_SETPIPE_SZ, if shrunk { 4096 } else { 8192 }) > 0);
             for _ in 0..packets {
                 assert_eq!(libc::write(fd, vec![0u8; size].as_ptr().cast(), size), size as isize);
             }
