@@ -352,13 +352,17 @@ fn is_safe(st: &libc::stat) -> bool {
 /// Whether somebody else may put something in the place of a namespace's directory, or of those in it in which names
 /// are predictable; or has.
 fn is_others(dir: &[u8]) -> bool {
-    let is_safe_at =
-        |path: &[u8], name: &[u8]| Path::new(&[path, name]).and_then(|path| path.stat()).is_ok_and(|st| is_safe(&st));
+    let look = |path: &[u8], name: &[u8]| Path::new(&[path, name]).and_then(|path| path.stat());
+    let is_safe_at = |path: &[u8], name: &[u8]| look(path, name).is_ok_and(|st| is_safe(&st));
+    // What is not there yet nobody else can make in a directory that is safe.
+    let is_safe_or_missing =
+        |name: &&[u8]| look(dir, name).map_or_else(|errno| errno == Errno::ENOENT, |st| is_safe(&st));
     let root = root_of(dir);
     let above = &dir[..dir.iter().rposition(|&b| b == b'/').unwrap_or(0)];
     !(is_safe_root(root)
         && (above.len() <= root.len() || is_safe_at(above, b""))
-        && [&b""[..], b"/q", b"/q/x"].iter().all(|name| is_safe_at(dir, name)))
+        && is_safe_at(dir, b"")
+        && [&b"/q"[..], b"/q/x"].iter().all(is_safe_or_missing))
 }
 
 /// The root directory may be named by a link: so said the caller's environment.
