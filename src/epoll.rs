@@ -80,6 +80,8 @@ struct Table {
     sets: [Set; SETS],
     /// The parent's.
     inherited: *const Table,
+    /// Process id of its maker.
+    maker: u32,
 }
 
 /// The last table made, by this process or the one that has forked it; null: none. Tables stay.
@@ -151,6 +153,7 @@ fn make_table(_held: &LocalHeld<'_>) -> Option<&'static Table> {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         let at = syscall!(SYS_mmap, 0, size_of::<Table>(), protection, flags, usize::MAX, 0).ok()? as *mut Table;
         (*at).inherited = inherited.map_or(core::ptr::null(), |table| table);
+        (*at).maker = getpid();
         for set in &(*at).sets {
             set.epoll.store(NONE, Relaxed);
         }
@@ -371,6 +374,10 @@ pub fn closing(first: u32, last: u32) {
 #[cold]
 fn closing_some(first: u32, last: u32) {
     let Ok(tls) = tls::ready() else { return };
+    // What a vfork child closes, whose memory this is as well, stays open here.
+    if tables().0.is_none_or(|table| table.maker != getpid()) {
+        return;
+    }
     let closes = |fd: i32| (first..=last).contains(&(fd as u32));
     dissolve_each(|_, members| members.as_slice().iter().any(|member| closes(member.fd)));
     for set in own_sets() {

@@ -2,8 +2,7 @@
 //! that every operation has to end, soon, with an error or a result that could have been; must touch nothing but the
 //! segment and the caller's buffer; and must leave other queues alone.
 //!
-//! Seeds are fixed. `MQNS_HOSTILE_SEEDS=0..100000` runs others (for instance with the address sanitiser, see
-//! docs/tests.md), `MQNS_HOSTILE_TRACE=1` says which seed runs.
+//! Seeds are fixed. `MQNS_HOSTILE_SEEDS=0..100000` runs others, `MQNS_HOSTILE_TRACE=1` says which seed runs.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};

@@ -590,3 +590,31 @@ CASE("8", a_thread_that_polls_can_be_cancelled)
 	put(polled_queue, "x", 0);
 	EQ(told(polled_set, -1), polled_queue);
 }
+
+CASE("8", a_vfork_child_closes_the_set_for_itself)
+{
+	mqd_t q = make(qname("a"), O_RDWR, 2, 8);
+	int e = set_of(q, EPOLLIN);
+	EQ(told(e, 0), -1);
+	pid_t p = vfork();
+	if (p == 0) {
+		close(e);
+		close(q);
+		_exit(0);
+	}
+	join(p);
+	EQ(told(e, 0), -1);
+	ASYNC(p) EQ(told(e, 2000), q);
+	await_asleep(p);
+	put(q, "x", 0);
+	join(p);
+	EQ(told(e, 0), q);
+	take(q, "x", 0);
+	ASYNC(p) {
+		usleep(50000);
+		put(q, "x", 0);
+	}
+	EQ(told(e, 2000), q);
+	EQ(curmsgs(q), 1);
+	join(p);
+}
