@@ -1,5 +1,5 @@
 //! Compiles `cshim/`: what stable Rust cannot define (variadic entry points, initial-exec
-//! thread-local storage, frames that pthread_cancel may unwind).
+//! thread-local storage, frames that pthread_cancel may unwind); and the client of `mqns bench`.
 
 fn main() {
     println!("cargo:rerun-if-changed=cshim");
@@ -23,4 +23,17 @@ fn main() {
         .extra_warnings(true)
         .opt_level(2)
         .compile("cshim");
+    // The client of `mqns bench`, linked to the command only.
+    println!("cargo:rerun-if-changed=benches");
+    cc::Build::new()
+        .file("benches/client.c")
+        .define("main", "mqns_bench_client")
+        .cargo_metadata(false)
+        .flag("-std=gnu11")
+        .warnings(true)
+        .extra_warnings(true)
+        .opt_level(2)
+        .compile("bench_client");
+    let built = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    println!("cargo:rustc-link-arg-bin=mqns={built}/libbench_client.a");
 }

@@ -1,5 +1,6 @@
 //! The command's surface: arguments, exit status, messages.
 
+mod bench;
 mod elf;
 mod limits;
 mod look;
@@ -232,6 +233,17 @@ Examples:
   mqns limits msg_max=100 msgsize_max=65536
   mqns limits --json --ns 4711 | jq .limits.queues_max";
 
+const BENCH_HELP: &str = "\
+The same client runs on the kernel's queues and on the library's, in turn, each time in new processes. Nothing
+else should run meanwhile. It takes about 25 seconds; as root in IPC namespaces of its own, else within the
+kernel's limits, which leave out what does not fit.
+
+Examples:
+  mqns bench
+  mqns bench pingpong stream-10
+  mqns bench --rounds 9 --ms 200 --plot queues.svg
+  mqns bench --json pair-64 | jq '.workloads[0].times'";
+
 const MOUNT_HELP: &str = "\
 What is mounted shows the queues of one IPC namespace, whoever looks: as files that ls, cat, rm
 and chmod work on. With CAP_SYS_ADMIN it is a mount of the kernel's, which programs without the
@@ -315,6 +327,17 @@ enum Verb {
     /// Show or set the limits of an IPC namespace
     #[command(after_help = LIMITS_HELP)]
     Limits(Limits),
+
+    /// Measure the library's queues beside the kernel's
+    #[command(after_help = BENCH_HELP)]
+    Bench(Bench),
+
+    /// What `mqns bench` measures
+    #[command(hide = true, disable_help_flag = true)]
+    BenchClient {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 
     /// Mount the queues of an IPC namespace on a directory
     #[command(after_help = MOUNT_HELP)]
@@ -650,6 +673,34 @@ struct Limits {
     json: bool,
 }
 
+/// Arguments of `mqns bench`.
+#[derive(Args)]
+struct Bench {
+    /// What to measure: names of `--list`, or their first words [default: all]
+    #[arg(value_name = "WORKLOAD", conflicts_with = "list")]
+    workloads: Vec<String>,
+
+    /// How often on each side
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+
+    /// How long each time, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    ms: u64,
+
+    /// Draw the times, as SVG
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    plot: Option<PathBuf>,
+
+    /// As JSON: all figures, in nanoseconds
+    #[arg(short = 'J', long)]
+    json: bool,
+
+    /// List the workloads
+    #[arg(long)]
+    list: bool,
+}
+
 /// Arguments of `mqns mount`.
 #[derive(Args)]
 struct Mount {
@@ -764,6 +815,8 @@ pub fn main() -> Exit {
         Verb::Peek(arguments) => message::peek(arguments).and_then(|text| print(&text)),
         Verb::Purge(arguments) => message::purge(arguments).and_then(|text| print(&text)),
         Verb::Limits(arguments) => limits::limits(arguments).and_then(|text| print(&text)),
+        Verb::Bench(arguments) => bench::bench(arguments).and_then(|text| print(&text)),
+        Verb::BenchClient { arguments } => std::process::exit(bench::client(arguments)),
         Verb::Mount(arguments) => mount::mount(arguments).map(|word| {
             if let Some(word) = word {
                 eprintln!("mqns: {word}");

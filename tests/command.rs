@@ -2151,6 +2151,8 @@ fn version_help_and_usage() {
         &["limits", "msg_most"],
         &["limits", "msg_max=many"],
         &["limits", "msg_max", "--json"],
+        &["bench", "--rounds", "0"],
+        &["bench", "--list", "pair-64"],
         &["mount"],
         &["mount", "-o", "ro,fly", "/proc"],
         &["mount", "-o", "", "/proc"],
@@ -2173,4 +2175,86 @@ fn arguments_are_bytes() {
     let odd = OsString::from_vec(vec![b'a', 0xff, b'\n', b'b']);
     let output = mqns(&state).args(["run", "--", "printf", "%s"]).arg(odd).output().expect("run mqns");
     assert_eq!(output.stdout, b"a\xff\nb");
+}
+
+// Measuring.
+
+#[test]
+fn bench_measures_both_sides() {
+    let state = StateDir::new();
+    let picture = path(state.path().join("times.svg"));
+    let output = mqns(&state)
+        .args(["bench", "--rounds", "1", "--ms", "1", "--plot", &picture, "pair-64", "getattr", "stream-1000"])
+        .output()
+        .expect("run mqns");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let lines: Vec<&str> = out(&output).lines().collect();
+    let names: Vec<_> = lines.iter().map(|line| line.split(' ').next().unwrap_or("")).take(5).collect();
+    assert_eq!(names, ["WORKLOAD", "pair-64", "getattr", "stream-1000-one", "stream-1000-two"], "{lines:?}");
+    // Without the words of what is measured: times of both, how many times, in which rounds.
+    let columns = |line: &str| line.split("  ").filter(|word| !word.is_empty()).count();
+    assert!(columns(lines[1]) >= 3 && lines[1].contains('×'), "{lines:?}");
+    // Of which the progress is seen on a terminal only.
+    assert_eq!(err(&output), "");
+    let drawn = fs::read_to_string(&picture).expect("the picture");
+    assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"), "{drawn:.80}");
+    assert!(drawn.contains("mq_getattr"), "{drawn}");
+}
+
+#[test]
+fn bench_without_queues_of_the_kernel() {
+    let state = StateDir::new();
+    let output = alone(&state, &["bench", "--rounds", "1", "--ms", "1", "--json", "pair-64", "epoll-self"]);
+    assert_eq!((output.status.code(), err(&output)), (Some(0), ""), "{output:?}");
+    let all: Value = serde_json::from_str(out(&output)).expect("JSON");
+    let workloads = all["workloads"].as_array().expect("a list");
+    assert_eq!(workloads.len(), 2);
+    for workload in workloads {
+        assert_eq!(workload["kernel_cannot"], json!("open: Function not implemented"), "{workload}");
+        assert_eq!((&workload["times"], &workload["kernel"]), (&Value::Null, &json!({})), "{workload}");
+        let ns = workload["mqns"]["ns"].as_f64().expect("a time");
+        assert!(ns > 1.0 && ns < 1e9, "{workload}");
+    }
+    let output = alone(&state, &["bench", "--rounds", "1", "--ms", "1", "pair-64"]);
+    assert!(out(&output).contains("Not measured on the kernel: all (open: Function not implemented)."), "{output:?}");
+}
+
+/// What the measurement has put into shared memory goes with it.
+#[test]
+fn bench_ends_by_a_signal() {
+    let state = StateDir::new();
+    let mut command = mqns(&state);
+    command.args(["bench", "--rounds", "1000", "--ms", "20", "pair-64"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut bench = command.spawn().expect("run mqns");
+    // The directory of a client's queues, from its environment.
+    let directory = || {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", bench.id())).unwrap_or_default();
+        let child = children.split(' ').next()?.to_string();
+        let environment = fs::read(format!("/proc/{child}/environ")).ok()?;
+        let mut variables = environment.split(|&byte| byte == 0);
+        let dir = variables.find_map(|variable| variable.strip_prefix(b"MQNS_DIR="))?;
+        let dir = PathBuf::from(String::from_utf8_lossy(dir).into_owned());
+        (dir != state.path()).then_some(dir)
+    };
+    let found = loop {
+        if let Some(dir) = directory() {
+            break dir;
+        }
+        assert_eq!(bench.try_wait().expect("wait"), None);
+    };
+    // SAFETY: no pointers; the process is a child that has not been waited for.
+    unsafe { libc::kill(bench.id() as i32, libc::SIGTERM) };
+    assert_eq!(bench.wait().expect("wait").signal(), Some(libc::SIGTERM));
+    assert!(!found.exists(), "{}", found.display());
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_do() {
+    let state = StateDir::new();
+    let bench = |arguments: &[&str]| mqns(&state).arg("bench").args(arguments).output().expect("run mqns");
+    refuses(&bench(&["nonsense"]), 125, &["nonsense: no such workload", "--list"]);
+    refuses(&bench(&["pair-6"]), 125, &["pair-6: no such workload"]);
+    let nowhere = ["--plot", "/no/such/directory/x.svg", "pair-64"];
+    refuses(&bench(&nowhere), 125, &["/no/such/directory/x.svg: No such file or directory", "--plot"]);
+    assert!(out(&bench(&["--list"])).contains("pingpong-two"));
 }

@@ -19,7 +19,7 @@ use crate::look::{Entry, Message, Sleeper, State};
 pub const MARKER: &str = "MQNS_SECOND_IMAGE";
 
 /// This program. As a link, so that it is the same one even if its file has been replaced meanwhile.
-const OURSELVES: &str = "/proc/self/exe";
+pub const OURSELVES: &str = "/proc/self/exe";
 
 /// The proof that the library is here, and its functions that libc has not.
 pub struct Preloaded {

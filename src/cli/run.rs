@@ -204,6 +204,11 @@ impl Library {
         }
     }
 
+    /// What the loader is told.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether it is in the list of a process's `LD_PRELOAD`, there or elsewhere.
     pub fn is_in(&self, list: &OsStr) -> bool {
         let same = |item: &[u8]| {
