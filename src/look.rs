@@ -26,6 +26,8 @@ pub struct State {
     pub created: u64,
     /// Seconds of the last send or receive; of creation, if there was none.
     pub used: u64,
+    /// Messages sent since it was made.
+    pub sent: u64,
     /// Messages in the queue.
     pub messages: u32,
     /// Blocked receivers.
@@ -58,6 +60,48 @@ pub struct Message {
     pub number: u64,
     /// Where it lies.
     pub slot: u32,
+    /// Bytes.
+    pub len: u32,
+    /// Priority.
+    pub priority: u32,
+}
+
+/// What one who taps a queue remembers.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Tap {
+    /// The descriptor that taps.
+    pub fd: i32,
+    /// 1: it has been told that the queue's name is gone.
+    pub seen_unlinked: u32,
+    /// Where the next record begins.
+    pub at: u64,
+    /// The number of the next message.
+    pub next: u64,
+}
+
+/// What has happened to a queue that is tapped.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TapEvent {
+    /// Tapping was stopped.
+    Over = 0,
+    /// A message was sent.
+    Message = 1,
+    /// The queue's name is gone.
+    Unlinked = 2,
+}
+
+/// A message that was sent.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct TappedMessage {
+    /// Its number.
+    pub number: u64,
+    /// When it was sent, CLOCK_REALTIME, ns.
+    pub time_ns: u64,
+    /// How many before it were missed.
+    pub missed: u64,
     /// Bytes.
     pub len: u32,
     /// Priority.

@@ -155,7 +155,7 @@ fn scribble(path: &Path, random: &mut Random, words: u64) {
     };
     let len = file.metadata().map_or(0, |m| m.len()).max(8);
     for _ in 0..words {
-        let within = *random.of(&[832, 832, 2048, 4096, 262_144]);
+        let within = *random.of(&[896, 896, 2048, 4096, 262_144]);
         let at = random.below(within.min(len)) & !3;
         // A lock, or a packet, of a living thread is waited for, for a second (`shm::lock`): not too often.
         if [57..68, 549..560].iter().any(|near| near.contains(&at)) && random.below(100) != 0 {
@@ -235,7 +235,7 @@ fn damage(stage: &Stage, files: &Files, random: &mut Random) -> String {
         }
         4 => {
             if let Ok(file) = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
-                let len = *random.of(&[0, 1, 15, 17, 79, 81, 832, 4095, 4096, 8192, 600_000]);
+                let len = *random.of(&[0, 1, 15, 17, 79, 81, 896, 4095, 4096, 8192, 600_000]);
                 let _ = file.set_len(len);
             }
             "cut short"

@@ -4,14 +4,16 @@
 
 use core::ffi::{c_int, c_void};
 use core::slice;
+use core::sync::atomic::AtomicU32;
 
 use super::{mq, raw_result};
 use crate::abi::{Errno, Result};
 use crate::desc;
-use crate::look::{Entry, Message, Sleeper, State};
+use crate::look::{Entry, Message, Sleeper, State, Tap, TappedMessage};
 use crate::ns;
-use crate::queue::look;
+use crate::queue::{look, tap};
 use crate::shm::Map;
+use crate::sys::path::Path;
 use crate::sys::tls::Tls;
 
 /// Calls `see` for each queue of the caller's namespace that has a name.
@@ -90,8 +92,80 @@ pub unsafe extern "C" fn mqns_message(fd: c_int, message: *const Message, to: *m
     raw_result(readable(fd, |map, tls| unsafe { look::message(map, tls, *message, to) }))
 }
 
+/// Begins to tap a queue, by a descriptor of its own, which is put into `tap`: `fd` is not needed any more. Fills in
+/// the messages that are there, up to `room` of them; returns how many there are.
+///
+/// # Safety
+///
+/// `tap` points to a structure, `messages` to so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_tap(fd: c_int, tap: *mut Tap, messages: *mut Message, room: usize) -> isize {
+    let start = |map: &'static Map, tls: &Tls| {
+        let mut path = Path::new(&[b"/proc/thread-self/fd/"])?;
+        path.push_decimal(fd as u64)?;
+        // For reading alone: so it does not keep others from being the last.
+        let own = path.open_own(libc::O_RDONLY)?;
+        // SAFETY: the caller's contract.
+        let messages = unsafe { slice::from_raw_parts_mut(messages, room) };
+        let (started, count) = tap::start(map, tls, own.0, messages)?;
+        desc::make_room(own.0)?;
+        desc::insert(own.0, map, libc::O_RDONLY, false);
+        core::mem::forget(own);
+        // SAFETY: the caller's contract.
+        unsafe { *tap = started };
+        Ok(count)
+    };
+    raw_result(readable(fd, start))
+}
+
+/// Waits for what comes next: [`crate::look::TapEvent`]. See [`tap::next`].
+///
+/// # Safety
+///
+/// `tap` is what [`mqns_tap`] has filled in; `stop` and `message` point to a word and a structure, `to` to room for the
+/// longest message.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_tap_next(
+    tap: *mut Tap,
+    stop: *const AtomicU32,
+    message: *mut TappedMessage,
+    to: *mut u8,
+) -> isize {
+    // SAFETY: the caller's contract.
+    let (tap, stop, message) = unsafe { (&mut *tap, &*stop, &mut *message) };
+    // SAFETY: the caller's contract.
+    raw_result(readable(tap.fd, |map, _| Ok(unsafe { tap::next(map, tap, stop, message, to)? } as usize)))
+}
+
+/// Has those who tap the queue of a descriptor look whether they are to stop.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_tap_wake(fd: c_int) -> isize {
+    raw_result(readable(fd, |map, _| {
+        tap::wake(map);
+        Ok(0)
+    }))
+}
+
+/// Ends tapping; how many messages were missed that nothing has told of. The descriptor stays open.
+///
+/// # Safety
+///
+/// As [`mqns_tap_next`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_tap_end(tap: *const Tap) -> isize {
+    // SAFETY: the caller's contract.
+    let tap = unsafe { &*tap };
+    raw_result(readable(tap.fd, |map, tls| Ok(tap::end(map, tls, tap)? as usize)))
+}
+
+/// Waits until nobody has the queue open but those who tap it.
+#[unsafe(no_mangle)]
+pub extern "C" fn mqns_tap_alone(fd: c_int) {
+    tap::wait_until_alone(fd);
+}
+
 /// Does something with the queue of a descriptor that may receive.
-fn readable(fd: c_int, with: impl FnOnce(&Map, &Tls) -> Result<usize>) -> Result<usize> {
+fn readable(fd: c_int, with: impl FnOnce(&'static Map, &Tls) -> Result<usize>) -> Result<usize> {
     let tls = mq::ready()?;
     match desc::find(tls, fd)? {
         Some(descriptor) if descriptor.may_receive() => with(descriptor.map, tls),

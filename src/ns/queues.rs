@@ -1112,6 +1112,7 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
         place.control().nameless.fetch_add(1, AcqRel);
     }
     map.header().flags.fetch_or(F_UNLINKED, AcqRel);
+    crate::queue::tap::look_again(map);
     Ok(())
 }
 

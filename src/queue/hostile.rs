@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::notify::{self, Registration};
 use super::wait::{self, Step, Wait};
-use super::{Buffer, curmsgs, poll, ready_slots, repair, try_receive, try_send};
+use super::{Buffer, curmsgs, poll, ready_slots, repair, tap, try_receive, try_send};
 use crate::abi::{Errno, MQ_PRIO_MAX, Result};
+use crate::look::{Tap, TapEvent, TappedMessage};
 use crate::shm::Map;
 use crate::shm::layout::{F_CORRUPT, F_MIXED_PIDS, F_NOTIFY, GROUPS, NONE, WAITERS};
 use crate::sys::tls::{self, Tls};
@@ -115,6 +116,13 @@ impl<'a> Words<'a> {
             35 => Word::Narrow(&h.maxmsg),
             36 => Word::Narrow(&h.msgsize),
             37 => Word::Wide(&h.ino),
+            38 => Word::Wide(&h.taps.head),
+            39 => Word::Wide(&h.taps.tail),
+            40 => Word::Wide(&h.taps.committed),
+            41 => Word::Narrow(&h.taps.word),
+            // The oldest record, and the next.
+            42 => Word::Narrow(&self.0.record(h.taps.tail.load(Relaxed)).len),
+            43 => Word::Wide(&self.0.record(h.taps.tail.load(Relaxed)).number),
             _ => Word::Wide(&h.notify.fired[at as usize % h.notify.fired.len()].ticket),
         }
     }
@@ -201,7 +209,7 @@ fn corrupt(map: &Map, own_tid: u32, random: &mut Random) -> u32 {
     let words = Words(map);
     let count = 1 + random.below(3) as u32;
     for _ in 0..count {
-        let word = if random.below(2) == 0 { words.header(random.below(40)) } else { words.other(random) };
+        let word = if random.below(2) == 0 { words.header(random.below(46)) } else { words.other(random) };
         let value = value(map, own_tid, random);
         match word {
             Word::Narrow(word) => word.store(value as u32, Relaxed),
@@ -237,6 +245,9 @@ struct User<'a> {
     blocked: Vec<(Box<Wait>, Vec<u8>)>,
     calls: u64,
     failed: u64,
+    tap: Option<Tap>,
+    /// Messages that it has seen.
+    taps: u64,
 }
 
 /// When the call under way has begun, ms, and 1; 0: none.
@@ -246,7 +257,7 @@ const CANARY: u8 = 0xee;
 
 impl<'a> User<'a> {
     fn new(map: &'a Map, fd: i32) -> User<'a> {
-        User { map, tls: tls::ready().unwrap(), fd, blocked: Vec::new(), calls: 0, failed: 0 }
+        User { map, tls: tls::ready().unwrap(), fd, blocked: Vec::new(), calls: 0, failed: 0, tap: None, taps: 0 }
     }
 
     fn buffer(&self) -> Vec<u8> {
@@ -286,7 +297,31 @@ impl<'a> User<'a> {
         let (map, tls, fd) = (self.map, self.tls, self.fd);
         let len = random.below(u64::from(map.msgsize) + 1) as u32;
         let priority = [0, 1, 63, 64, MQ_PRIO_MAX - 1][random.below(5) as usize];
-        match random.below(20) {
+        match random.below(22) {
+            20 => {
+                if let Some(tap) = self.tap.take() {
+                    return tap::end(map, tls, &tap).map(|_| ());
+                }
+                let (started, _) = tap::start(map, tls, fd, &mut [])?;
+                self.tap = Some(started);
+                Ok(())
+            }
+            21 => {
+                let Some(tapping) = &mut self.tap else { return Ok(()) };
+                let mut bytes = vec![CANARY; map.msgsize as usize + 64];
+                let mut message = TappedMessage::default();
+                for _ in 0..random.below(4) {
+                    // SAFETY: the buffer has room for the longest message.
+                    let event =
+                        unsafe { tap::next(map, tapping, &AtomicU32::new(1), &mut message, bytes.as_mut_ptr()) };
+                    let seen = event? == TapEvent::Message;
+                    self.taps += u64::from(seen);
+                    let longest = map.msgsize as usize;
+                    assert!(!seen || message.len as usize <= longest, "a message of {} bytes", message.len);
+                    assert!(bytes[longest..].iter().all(|&b| b == CANARY), "only the message is written");
+                }
+                Ok(())
+            }
             0..4 => {
                 let bytes = vec![0x55u8; len as usize];
                 // SAFETY: a slice is readable.
@@ -431,7 +466,7 @@ fn any_word_may_be_anything_before_a_call() {
     static SEED: AtomicU64 = AtomicU64::new(0);
     static OVER: AtomicBool = AtomicBool::new(false);
     let watcher = watch(&SEED, &OVER);
-    let (mut corruptions, mut calls, mut failed) = (0u64, 0, 0);
+    let (mut corruptions, mut calls, mut failed, mut taps) = (0u64, 0, 0, 0);
     let fd = fifo();
     for seed in seeds(1000) {
         SEED.store(seed, SeqCst);
@@ -462,7 +497,7 @@ fn any_word_may_be_anything_before_a_call() {
         map.header().lock.store(0, Relaxed);
         user.end();
         map.header().flags.fetch_and(!F_NOTIFY, Relaxed);
-        (calls, failed) = (calls + user.calls, failed + user.failed);
+        (calls, failed, taps) = (calls + user.calls, failed + user.failed, taps + user.taps);
         bystander.check(user.tls);
         map.unmap();
     }
@@ -470,7 +505,8 @@ fn any_word_may_be_anything_before_a_call() {
     watcher.join().unwrap();
     // SAFETY: ours.
     unsafe { libc::close(fd) };
-    println!("{corruptions} words changed, {calls} calls, {failed} of them failed");
+    assert!(taps > 0, "nobody has seen a message");
+    println!("{corruptions} words changed, {calls} calls, {failed} of them failed, {taps} messages tapped");
 }
 
 #[test]
@@ -478,7 +514,7 @@ fn any_word_may_change_during_a_call() {
     static SEED: AtomicU64 = AtomicU64::new(0);
     static OVER: AtomicBool = AtomicBool::new(false);
     let watcher = watch(&SEED, &OVER);
-    let (mut corruptions, mut calls, mut failed) = (0u64, 0, 0);
+    let (mut corruptions, mut calls, mut failed, mut taps) = (0u64, 0, 0, 0);
     let fd = fifo();
     for seed in seeds(120) {
         SEED.store(seed, SeqCst);
@@ -512,7 +548,7 @@ fn any_word_may_change_during_a_call() {
         });
         map.header().lock.store(0, Relaxed);
         user.end();
-        (calls, failed) = (calls + user.calls, failed + user.failed);
+        (calls, failed, taps) = (calls + user.calls, failed + user.failed, taps + user.taps);
         bystander.check(user.tls);
         map.unmap();
     }
@@ -520,7 +556,8 @@ fn any_word_may_change_during_a_call() {
     watcher.join().unwrap();
     // SAFETY: ours.
     unsafe { libc::close(fd) };
-    println!("{corruptions} words changed, {calls} calls, {failed} of them failed");
+    assert!(taps > 0, "nobody has seen a message");
+    println!("{corruptions} words changed, {calls} calls, {failed} of them failed, {taps} messages tapped");
 }
 
 /// A living thread that is asleep is said to hold the lock, and is never going to let go.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{enter, notify, ready_slots};
+use super::{Section, enter, notify, ready_slots};
 use crate::abi::{Errno, Result};
 use crate::look::{Message, Sleeper, State};
 use crate::shm::Map;
@@ -46,6 +46,7 @@ pub fn state(map: &Map, tls: &Tls, fd: i32, sleepers: &mut [Sleeper]) -> Result<
         bytes: h.qsize.load(Relaxed),
         created: h.created_sec.load(Relaxed),
         used: h.used_sec.load(Relaxed),
+        sent: h.seq.load(Relaxed).wrapping_sub(h.retracted.load(Relaxed)),
         messages: super::curmsgs(map),
         receivers: counts[0],
         senders: counts[1],
@@ -61,7 +62,12 @@ pub fn state(map: &Map, tls: &Tls, fd: i32, sleepers: &mut [Sleeper]) -> Result<
 ///
 /// EIO: damaged.
 pub fn messages(map: &Map, tls: &Tls, to: &mut [Message]) -> Result<usize> {
-    let _section = enter(map, tls)?;
+    Ok(messages_locked(&enter(map, tls)?, to))
+}
+
+/// The same, under the lock.
+pub(super) fn messages_locked(section: &Section<'_>, to: &mut [Message]) -> usize {
+    let map = section.map;
     let mut count = 0;
     ready_slots(map, |index, slot| {
         if let Some(message) = to.get_mut(count) {
@@ -74,7 +80,7 @@ pub fn messages(map: &Map, tls: &Tls, to: &mut [Message]) -> Result<usize> {
         }
         count += 1;
     });
-    Ok(count)
+    count
 }
 
 /// Copies a message that [`messages`] has told of. Returns its length.

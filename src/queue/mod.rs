@@ -20,6 +20,7 @@ pub mod notify;
 pub mod poll;
 pub mod repair;
 pub mod store;
+pub mod tap;
 pub mod wait;
 
 #[cfg(test)]
@@ -31,7 +32,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::abi::{Errno, Result};
 use crate::shm::layout::{
-    F_ARMED, F_CORRUPT, F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_SLOW, NONE, READY, Slot, TAKEN,
+    F_ARMED, F_CORRUPT, F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_SLOW, F_TAPPED, NONE, READY, Slot, TAKEN,
 };
 use crate::shm::lock::{Held, lock};
 use crate::shm::{Map, prefetch_for_write};
@@ -102,6 +103,7 @@ pub(crate) struct After<'a> {
     wake: Option<Wake<'a>>,
     fire: Option<notify::Fired>,
     tell: Option<poll::Tell>,
+    tapped: Option<tap::Tapped>,
 }
 
 impl<'a> Section<'a> {
@@ -109,11 +111,19 @@ impl<'a> Section<'a> {
     /// that it has set off.
     #[inline(always)]
     fn finish(self, after: After<'a>, fd: i32) {
-        let map = self.map;
+        let (map, tls) = (self.map, self.tls);
+        if after.tapped.is_some() {
+            // A handler might not come back, and those who tap sleep on.
+            tls.enter_critical();
+        }
         match (after.wake, after.tell) {
             (None, Some(tell)) => self.tell(fd, tell),
             (Some(wake), _) => wake.release_and_wake(self, fd),
             (None, None) => drop(self),
+        }
+        if let Some(tapped) = after.tapped {
+            tapped.tell(map, tls, fd);
+            tls.leave_critical();
         }
         if let Some(fired) = after.fire {
             fired.deliver(map, fd);
@@ -236,10 +246,13 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
         // "A receiver that waits gets the message, no notification" (mq_notify(3)). Numbered all the
         // same, for it may come back.
         let seq = h.seq.load(Relaxed).wrapping_add(1);
-        h.seq.store(seq, Relaxed);
         slot.seq.store(seq, Relaxed);
         if let Some(wake) = wait::hand_over(section, index, slot)? {
+            h.seq.store(seq, Relaxed);
             after.wake = Some(wake);
+            if h.flags.load(Relaxed) & F_TAPPED != 0 {
+                after.tapped = Some(tap::record(map, index, slot));
+            }
             return Ok(after);
         }
     }
@@ -252,6 +265,9 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
         }
         if flags & (F_POLLED | F_ARMED) != 0 {
             tell_pollers(section, fd, &mut after);
+        }
+        if flags & F_TAPPED != 0 {
+            after.tapped = Some(tap::record(map, index, slot));
         }
     }
     Ok(after)
@@ -432,7 +448,7 @@ fn after_receive<'a>(section: &Section<'a>, fd: i32, after: &mut After<'a>) -> R
     h.used_sec.store(coarse_seconds(), Relaxed);
     let mut passed_on = false;
     if h.senders.head.load(Relaxed) != NONE {
-        after.wake = wait::let_sender_in(section)?;
+        wait::let_sender_in(section, after)?;
         passed_on = after.wake.is_some();
     }
     if h.flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {

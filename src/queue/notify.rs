@@ -28,8 +28,9 @@ pub use own::{Meaning, any, exec_begins, exec_failed, on_signal, other_closed, s
 
 /// Where the record locks of registrations begin; locks of the program itself are kept below.
 pub const LOCK_BASE: i64 = 1 << 62;
-/// How many there are: what follows is `crate::offset`'s. Counting never gets that far.
-const LOCKS: u64 = 1 << 61;
+/// How many there are: what follows is `crate::offset`'s. Counting never gets that far; the last one is for those who
+/// tap.
+pub(super) const LOCKS: u64 = 1 << 61;
 /// `si_code` of a notification (asm-generic/siginfo.h).
 pub const SI_MESGQ: i32 = -3;
 /// `Notify::state`: the registration has a bell.
@@ -64,7 +65,7 @@ pub(crate) struct Fired {
     done: bool,
 }
 
-fn flock(number: u64, kind: i32) -> libc::flock {
+pub(super) fn flock(number: u64, kind: i32) -> libc::flock {
     // SAFETY: plain integers; zero is valid for all of them.
     let mut lock: libc::flock = unsafe { core::mem::zeroed() };
     lock.l_type = kind as i16;

@@ -23,12 +23,13 @@ use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::Section;
 use super::store::{give_back, link_in_ring};
+use super::tap;
 use super::wait::{free_waiter, join_line, leave_line, line_of};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_ARMED, F_CORRUPT, F_MIXED_PIDS, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, TOKENS_UNKNOWN, W_FREE, W_OUT,
-    W_QUEUED, W_SERVED, WAITERS, WORD_OUT, WORD_UNARMED, Waiter,
+    F_ARMED, F_CORRUPT, F_MIXED_PIDS, F_TAPPED, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, TOKENS_UNKNOWN, W_FREE,
+    W_OUT, W_QUEUED, W_SERVED, WAITERS, WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::is_gone;
 use crate::sys::futex;
@@ -45,9 +46,10 @@ pub(super) fn repair(map: &Map) -> Result<()> {
     let result = rebuild(map);
     if result.is_err() {
         map.header().flags.fetch_or(F_CORRUPT, Relaxed);
-        return Err(Errno::EIO);
     }
-    Ok(())
+    // The dead one may not have come to wake those who tap.
+    tap::look_again(map);
+    result.map_err(|_| Errno::EIO)
 }
 
 fn rebuild(map: &Map) -> Result<()> {
@@ -100,7 +102,9 @@ fn rebuild(map: &Map) -> Result<()> {
                 order.set(ready, slot.seq.load(Relaxed), index);
                 ready += 1;
             }
-            FILLING | TAKEN if !is_dead(slot.holder.load(Relaxed), foreign) => {}
+            FILLING if !is_dead(slot.holder.load(Relaxed), foreign) => {}
+            // Sent, if just now.
+            TAKEN if !is_dead(slot.holder.load(Relaxed), foreign) => newest = newest.max(slot.seq.load(Relaxed)),
             _ => give_back(map, index, slot),
         }
     }
@@ -147,8 +151,12 @@ fn rebuild(map: &Map) -> Result<()> {
                     && slot.state.load(Relaxed) == FILLING
                 {
                     // Told that its message is in the queue: now it is.
-                    super::store::link(map, w.slot.load(Relaxed), slot)?;
+                    let index = w.slot.load(Relaxed);
+                    super::store::link(map, index, slot)?;
                     w.slot.store(NONE, Relaxed);
+                    if h.flags.load(Relaxed) & F_TAPPED != 0 {
+                        tap::record(map, index, slot);
+                    }
                 }
                 if dead {
                     free_waiter(map, index, w);

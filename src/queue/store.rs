@@ -73,11 +73,12 @@ pub fn give_back(map: &Map, index: u32, slot: &Slot) {
 pub fn link(map: &Map, index: u32, slot: &Slot) -> Result<()> {
     let h = map.header();
     let seq = h.seq.load(Relaxed).wrapping_add(1);
-    h.seq.store(seq, Relaxed);
     slot.seq.store(seq, Relaxed);
     link_in_ring(map, index, slot)?;
     // Commit: from here on the message is in the queue, whatever happens to the sender.
     slot.state.store(READY, Release);
+    // Afterwards, so that it is the number of messages sent whoever dies where: repair finds it by the slots.
+    h.seq.store(h.seq.load(Relaxed).wrapping_add(1), Relaxed);
     h.curmsgs.store(h.curmsgs.load(Relaxed).wrapping_add(1), Relaxed);
     h.qsize.store(h.qsize.load(Relaxed).wrapping_add(slot.len.load(Relaxed) as u64), Relaxed);
     Ok(())

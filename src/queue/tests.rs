@@ -16,7 +16,7 @@ use super::{Buffer, enter, repair, try_receive, try_send};
 use crate::abi::{Errno, MQ_PRIO_MAX, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_MIXED_PIDS, FILLING, FREE, GROUPS, NONE, READY, TAKEN, W_FREE, W_OUT, W_QUEUED, W_SERVED, WORD_ASLEEP,
+    F_MIXED_PIDS, F_TAPPED, FILLING, FREE, GROUPS, NONE, READY, TAKEN, W_FREE, W_OUT, W_QUEUED, W_SERVED, WORD_ASLEEP,
 };
 use crate::sys::futex::Timespec;
 use crate::sys::tls::{self, Tls};
@@ -830,6 +830,239 @@ fn blocked_calls_behave_as_the_model() {
     }
 }
 
+// ---------------------------------------------------------------------------------------------
+// Taps
+
+/// One who taps, by a file of its own.
+struct Tapping<'a> {
+    map: &'a Map,
+    tls: &'static Tls,
+    tap: crate::look::Tap,
+    before: u64,
+    stop: AtomicU32,
+    seen: Vec<u64>,
+    missed: u64,
+    last: (crate::look::TappedMessage, Vec<u8>),
+}
+
+impl<'a> Tapping<'a> {
+    fn new(map: &'a Map, tls: &'static Tls) -> Tapping<'a> {
+        // SAFETY: a NUL-terminated name.
+        Tapping::by(map, tls, unsafe { libc::memfd_create(c"mqns-test-tap".as_ptr(), 0) })
+    }
+
+    /// By that descriptor.
+    fn by(map: &'a Map, tls: &'static Tls, fd: i32) -> Tapping<'a> {
+        let (tap, _) = super::tap::start(map, tls, fd, &mut []).unwrap();
+        let (stop, before) = (AtomicU32::new(1), map.header().seq.load(Relaxed));
+        Tapping { map, tls, tap, before, stop, seen: Vec::new(), missed: 0, last: Default::default() }
+    }
+
+    /// The next message, if there is one (or, if it is not to stop, waits for it): its content and priority.
+    fn next(&mut self) -> Option<(Vec<u8>, u32)> {
+        let mut message = crate::look::TappedMessage::default();
+        let mut bytes = vec![0xee; self.map.msgsize as usize + 1];
+        // SAFETY: a buffer for the longest message.
+        let event = unsafe { super::tap::next(self.map, &mut self.tap, &self.stop, &mut message, bytes.as_mut_ptr()) };
+        match event.unwrap() {
+            crate::look::TapEvent::Message => {}
+            _ => return None,
+        }
+        assert!(bytes[message.len as usize..].iter().all(|&b| b == 0xee), "only the message is written");
+        bytes.truncate(message.len as usize);
+        self.missed += message.missed;
+        self.last = (message, bytes.clone());
+        Some((bytes, message.priority))
+    }
+
+    /// All that is there, by numbers as `fill` has them.
+    fn read(&mut self) {
+        while let Some((bytes, priority)) = self.next() {
+            let id = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+            let mut expected = vec![0; bytes.len()];
+            fill(&mut expected, id, bytes.len());
+            assert!(bytes == expected && priority == priority_of(id), "message {id} is torn");
+            self.seen.push(id);
+        }
+    }
+}
+
+impl Drop for Tapping<'_> {
+    fn drop(&mut self) {
+        // SAFETY: ours.
+        unsafe { libc::close(self.tap.fd) };
+    }
+}
+
+fn wait_for_end(tap: &Tapping<'_>) -> u64 {
+    super::tap::end(tap.map, tap.tls, &tap.tap).unwrap()
+}
+
+#[test]
+fn taps_see_what_is_sent() {
+    let tls = tls::ready().unwrap();
+    let map = Map::anonymous(4, 64);
+    let is_tapped = || map.header().flags.load(Relaxed) & F_TAPPED != 0;
+    send(&map, tls, b"before", 0).unwrap();
+    let mut tap = Tapping::new(&map, tls);
+    let file = tap.tap.fd;
+    // SAFETY: a NUL-terminated path; descriptions of their own of the same file.
+    let open = || unsafe { libc::open(format!("/proc/self/fd/{file}\0").as_ptr().cast(), libc::O_RDWR) };
+    let mut other = Tapping::by(&map, tls, open());
+    assert_eq!(tap.next(), None);
+    for (text, priority) in [(b"one", 1), (b"two", 2)] {
+        send(&map, tls, text, priority).unwrap();
+    }
+    while receive(&map, tls).is_ok() {}
+    // Into the hands of one who waits.
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| receive_blocking(&map, tls::ready().unwrap(), None));
+        await_line(&map, 1, 0);
+        send(&map, tls, b"given", 3).unwrap();
+        assert_eq!(receiver.join().unwrap(), Ok(b"given".to_vec()));
+    });
+    // For one who waits for room.
+    for _ in 0..4 {
+        send(&map, tls, b"", 0).unwrap();
+    }
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send_blocking(&map, tls::ready().unwrap(), b"let in", 4, None));
+        await_line(&map, 0, 1);
+        receive(&map, tls).unwrap();
+        assert_eq!(sender.join().unwrap(), Ok(()));
+    });
+    let text = |text: &str, priority| Some((text.as_bytes().to_vec(), priority));
+    for tap in [&mut tap, &mut other] {
+        for expected in [text("one", 1), text("two", 2), text("given", 3)] {
+            assert_eq!(tap.next(), expected);
+        }
+        for _ in 0..4 {
+            assert_eq!(tap.next(), text("", 0));
+        }
+        assert_eq!((tap.next(), tap.next(), tap.missed), (text("let in", 4), None, 0));
+    }
+    assert_eq!(map.header().seq.load(Relaxed), 9, "as many as were sent");
+    // It is over with the last.
+    assert_eq!(wait_for_end(&tap), 0);
+    assert!(is_tapped());
+    assert_eq!(wait_for_end(&other), 0);
+    assert!(!is_tapped());
+    // One that is gone without a word is noticed by those who send.
+    while receive(&map, tls).is_ok() {}
+    let gone = [Tapping::by(&map, tls, open()), Tapping::by(&map, tls, open())];
+    let sender = open();
+    let pair = |map: &Map| {
+        // SAFETY: a slice is readable.
+        unsafe { try_send(map, tls, sender, b"x".as_ptr(), 1, 9) }.unwrap();
+        receive(map, tls).unwrap();
+    };
+    let [first, second] = gone;
+    drop(first);
+    (0..40).for_each(|_| pair(&map));
+    assert!(is_tapped(), "there is another one");
+    drop(second);
+    (0..40).for_each(|_| pair(&map));
+    assert!(!is_tapped());
+    // SAFETY: ours.
+    unsafe { libc::close(sender) };
+    map.unmap();
+}
+
+#[test]
+fn taps_that_are_too_slow_know_what_they_missed() {
+    let tls = tls::ready().unwrap();
+    for (msgsize, len) in [(64, 1), (4096, 4096), (4096, 777), (300_000, 300_000)] {
+        let map = Map::anonymous(2, msgsize);
+        let mut tap = Tapping::new(&map, tls);
+        let mut random = Random(len as u64);
+        let (mut id, mut seen) = (0u64, 0u64);
+        for _ in 0..10 {
+            for _ in 0..random.below(if len == 1 { 60_000 } else { 1200 }) {
+                id += 1;
+                send(&map, tls, &content(id, len.max(8) as usize), 0).unwrap();
+                receive(&map, tls).unwrap();
+            }
+            for _ in 0..random.below(1000) {
+                let Some((bytes, _)) = tap.next() else { break };
+                seen += 1;
+                let number = tap.last.0.number;
+                assert_eq!(number, seen + tap.missed);
+                assert!(bytes == content(number, len.max(8) as usize), "message {number} is torn");
+            }
+        }
+        while tap.next().is_some() {
+            seen += 1;
+        }
+        assert_eq!((seen + tap.missed, wait_for_end(&tap)), (id, 0), "{msgsize}, {len}");
+        assert!(tap.missed > 0, "{msgsize}, {len}: {seen} seen, none missed");
+        map.unmap();
+    }
+}
+
+/// Two who send, two who receive, and one who taps: it accounts for all, once, in order, and nothing is torn.
+#[test]
+fn taps_lose_nothing_silently() {
+    const EACH: u64 = 20_000;
+    let map = Map::anonymous(8, 2000);
+    let begin = tls::ready().unwrap();
+    let mut tap = Tapping::new(&map, begin);
+    tap.stop.store(0, SeqCst);
+    let (sent, stop) = (AtomicU32::new(0), Arc::new(AtomicU32::new(0)));
+    std::thread::scope(|scope| {
+        for sender in 0..2u64 {
+            let (map, sent) = (&map, &sent);
+            scope.spawn(move || {
+                let tls = tls::ready().unwrap();
+                for i in 0..EACH {
+                    let bytes = content(sender << 32 | i, 8 + (i % 1900) as usize);
+                    send_blocking(map, tls, &bytes, (i % 3) as u32, None).unwrap();
+                }
+                if sent.fetch_add(1, SeqCst) == 1 {
+                    // One for each who receives.
+                    for _ in 0..2 {
+                        send_blocking(map, tls, b"", 0, None).unwrap();
+                    }
+                }
+            });
+        }
+        for _ in 0..2 {
+            let map = &map;
+            scope.spawn(move || {
+                let tls = tls::ready().unwrap();
+                while !receive_blocking(map, tls, None).unwrap().is_empty() {}
+            });
+        }
+        let (map, tap, stop) = (&map, &mut tap, stop.clone());
+        scope.spawn(move || {
+            tls::ready().unwrap();
+            let (mut seen, mut empty) = (0u64, 0);
+            let mut last = [[None; 3]; 2];
+            while seen + tap.missed < 2 * EACH + 2 {
+                let (bytes, priority) = tap.next().unwrap();
+                seen += 1;
+                assert_eq!(tap.last.0.number, seen + tap.missed);
+                if bytes.is_empty() {
+                    empty += 1;
+                    continue;
+                }
+                let id = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+                assert_eq!(bytes, content(id, bytes.len()), "message {id} is torn");
+                let last = &mut last[(id >> 32) as usize][priority as usize];
+                assert!(*last < Some(id), "{id} after {last:?}");
+                *last = Some(id);
+            }
+            assert!(empty <= 2);
+            eprintln!("{seen} seen, {} missed", tap.missed);
+            stop.store(1, SeqCst);
+        });
+        let _ = map;
+    });
+    assert_eq!(stop.load(SeqCst), 1);
+    assert_eq!(wait_for_end(&tap), 0);
+    assert_eq!(census(&map), Census::default());
+    map.unmap();
+}
+
 /// A sender that dies with its message in the queue and no packet in the FIFO: the next who polls
 /// sees the message.
 #[test]
@@ -1052,6 +1285,8 @@ struct Scenario {
     victim: Act,
     on_sleep: OnSleep,
     foreign: bool,
+    /// Somebody taps, and must be able to account for all that was sent.
+    tapped: bool,
 }
 
 impl Default for Scenario {
@@ -1067,6 +1302,7 @@ impl Default for Scenario {
             victim: Act::Receive,
             on_sleep: OnSleep::Nothing,
             foreign: false,
+            tapped: false,
         }
     }
 }
@@ -1182,6 +1418,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
         fill(&mut bytes, id, len);
         send(map, tls, &bytes, priority_of(id)).unwrap();
     }
+    let mut tap = scenario.tapped.then(|| Tapping::new(map, tls));
     let line = |acts: &[Act], kind: bool| acts.iter().filter(|a| a.sends().is_some() == kind).count() as u32;
     // Stopped peers come first.
     let results: &'static [AtomicU32; 1024] = shared_page();
@@ -1248,6 +1485,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
     let status = victim.poll(0).unwrap();
     assert!(libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP);
     let mut on_sleep = scenario.on_sleep;
+    let mut taken_before = 0u64;
     let mut slept = false;
     let mut done = 0;
     'steps: for _ in 0..steps {
@@ -1277,6 +1515,7 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
                             let (bytes, _) = receive(map, tls).unwrap();
                             let id = u64::from_le_bytes(bytes[..8].try_into().unwrap());
                             sent.retain(|&s| s != id);
+                            taken_before += 1;
                         }
                         OnSleep::Wake => {
                             for index in 0..map.header().waiter_high.load(SeqCst) {
@@ -1449,6 +1688,30 @@ fn run_one(scenario: &Scenario, map: &'static Map, tls: &'static Tls, steps: u64
     if missing.len() > allowed || missing.iter().any(|&id| id > EXTRA) {
         complain(format!("lost: {missing:?}"));
     }
+    // Numbers tell how many have been sent: those that the dead one has received, too, and one that it had sent to a
+    // receiver that was stopped, and was about to take back.
+    let count = map.header().seq.load(Relaxed) - map.header().retracted.load(Relaxed);
+    let received = got.len() as u64 + taken_before;
+    let one_more = may_vanish.is_none() || scenario.foreign || !scenario.stopped.is_empty();
+    if !(received..=received + u64::from(one_more)).contains(&count) {
+        complain(format!("{count} messages are said to have been sent, of which {received} were received"));
+    }
+    if let Some(tap) = &mut tap {
+        tap.read();
+        let all = map.header().seq.load(Relaxed) - tap.before;
+        let unrecorded = wait_for_end(tap);
+        if tap.seen.len() as u64 + tap.missed + unrecorded != all || tap.missed + unrecorded > 1 {
+            complain(format!("of {all} messages tapped {:?}, missed {} and {unrecorded}", tap.seen, tap.missed));
+        }
+        if let Some(id) = tap.seen.iter().find(|id| !sent.contains(id)) {
+            complain(format!("tapped {id}, which was not sent"));
+        }
+        let mut at_once = tap.seen.clone();
+        at_once.sort_unstable();
+        if map.header().retracted.load(Relaxed) == 0 && at_once.windows(2).any(|w| w[0] == w[1]) {
+            complain(format!("tapped twice: {:?}", tap.seen));
+        }
+    }
     // The books, before and after the victim is reaped and swept up after.
     let books = std::panic::catch_unwind(|| {
         census(map);
@@ -1602,6 +1865,22 @@ deaths! {
     }
     death_in_receive_with_a_stopped_sender {
         maxmsg: 2, before: vec![100, 101], stopped: vec![Act::SendWait(102, None)], victim: Act::Receive,
+    }
+    death_in_tapped_send { tapped: true, before: vec![100, 101, 200], victim: Act::Send(102) }
+    death_in_tapped_send_of_a_large_message {
+        tapped: true, msgsize: LARGE, len: 5000, before: vec![100, 200], victim: Act::Send(102),
+    }
+    death_in_tapped_hand_over { tapped: true, peers: vec![Act::ReceiveWait(None)], victim: Act::Send(100) }
+    death_in_tapped_receive_that_lets_a_sender_in {
+        tapped: true, maxmsg: 2, before: vec![100, 101], peers: vec![Act::SendWait(102, None)], victim: Act::Receive,
+    }
+    death_in_tapped_send_to_a_stopped_receiver_before_another {
+        tapped: true, stopped: vec![Act::ReceiveWait(None)], peers: vec![Act::ReceiveWait(None)],
+        victim: Act::Send(100),
+    }
+    death_in_tapped_receive_with_a_stopped_sender {
+        tapped: true, maxmsg: 2, before: vec![100, 101], stopped: vec![Act::SendWait(102, None)],
+        victim: Act::Receive,
     }
     death_among_pid_namespaces_in_send { foreign: true, before: vec![100, 101, 200], victim: Act::Send(102) }
     death_among_pid_namespaces_in_hand_over {

@@ -23,8 +23,8 @@ use super::{After, Buffer, COPY_LOCKED, Section, commit_send, deliver_taken, ent
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_ARMED, F_MIXED_PIDS, F_NOTIFY, F_POLLED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT, W_QUEUED,
-    W_SERVED, WORD_ASLEEP, WORD_OUT, WORD_UNARMED, Waiter,
+    F_ARMED, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_TAPPED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT,
+    W_QUEUED, W_SERVED, WORD_ASLEEP, WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::task_state;
 use crate::sys::futex::{self, Timespec};
@@ -126,6 +126,8 @@ impl Wake<'_> {
                 w.slot.store(index, Relaxed);
                 slot.state.store(FILLING, Release);
                 w.state.store(W_OUT, Relaxed);
+                let retracted = &map.header().retracted;
+                retracted.store(retracted.load(Relaxed).wrapping_add(1), Relaxed);
             } else if stopped {
                 return;
             }
@@ -143,9 +145,7 @@ impl Wake<'_> {
         }
         let mut after = After::default();
         if sender {
-            if let Ok(wake) = let_sender_in(&section) {
-                after.wake = wake;
-            }
+            let _ = let_sender_in(&section, &mut after);
             if map.header().flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {
                 poll::sync(&section, fd, true);
             }
@@ -307,10 +307,10 @@ pub(super) fn hand_over<'a>(section: &Section<'a>, index: u32, slot: &Slot) -> R
 /// Puts the first sleeping sender's message into the queue, if there is room and one is alive.
 #[cold]
 #[inline(never)]
-pub(super) fn let_sender_in<'a>(section: &Section<'a>) -> Result<Option<Wake<'a>>> {
+pub(super) fn let_sender_in<'a>(section: &Section<'a>, after: &mut After<'a>) -> Result<()> {
     let map = section.map;
     if map.header().curmsgs.load(Relaxed) >= map.maxmsg {
-        return Ok(None);
+        return Ok(());
     }
     note_cpu(map, false);
     match serve_first(section, &map.header().senders, None)? {
@@ -325,10 +325,14 @@ pub(super) fn let_sender_in<'a>(section: &Section<'a>) -> Result<Option<Wake<'a>
             wake.slot = index;
             // The slot is the queue's now, and may be another sender's before this one wakes.
             w.slot.store(NONE, Relaxed);
-            Ok(Some(wake))
+            after.wake = Some(wake);
+            if map.header().flags.load(Relaxed) & F_TAPPED != 0 {
+                after.tapped = Some(super::tap::record(map, index, slot));
+            }
         }
-        None => Ok(None),
+        None => after.wake = None,
     }
+    Ok(())
 }
 
 /// `Waiter::rank`: not asked for yet.
@@ -368,6 +372,14 @@ fn rank_of(map: &Map, w: &Waiter) -> i32 {
     rank
 }
 
+/// The number of one who joins a line.
+fn next_ticket(map: &Map) -> u64 {
+    let last = &map.header().waiter_seq;
+    let ticket = last.load(Relaxed).wrapping_add(1);
+    last.store(ticket, Relaxed);
+    ticket
+}
+
 /// Takes a record and joins the line; the caller's `Wait` is complete then.
 fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Result<()> {
     let map = section.map;
@@ -392,9 +404,7 @@ fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Resu
     };
     let w = map.waiter(index)?;
     let tid = tls.tid.load(Relaxed);
-    let ticket = h.seq.load(Relaxed).wrapping_add(1);
-    h.seq.store(ticket, Relaxed);
-    w.ticket.store(ticket, Relaxed);
+    w.ticket.store(next_ticket(map), Relaxed);
     w.kind.store(wait.sender, Relaxed);
     w.slot.store(slot, Relaxed);
     w.rank.store(rank, Relaxed);
@@ -731,9 +741,7 @@ unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u
         // SAFETY: the caller's contract.
         return unsafe { receive_first(section, wait.fd, wait.buffer) }.map(Step::Done);
     }
-    let ticket = map.header().seq.load(Relaxed).wrapping_add(1);
-    map.header().seq.store(ticket, Relaxed);
-    w.ticket.store(ticket, Relaxed);
+    w.ticket.store(next_ticket(map), Relaxed);
     w.word.store(tls.tid.load(Relaxed) | WORD_UNARMED, Relaxed);
     join_line(map, line_of(map, w), wait.waiter, w)?;
     drop(section);

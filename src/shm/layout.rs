@@ -12,7 +12,7 @@ use crate::abi::NAME_MAX;
 /// First bytes of every segment; shows a foreign file or byte order.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsseg\n");
 /// Layout version: raise it with any change of meaning or place in this file.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 /// What `Header::format` holds once the segment is complete: the version and the sizes.
 pub const FORMAT: u64 =
     VERSION << 48 | (size_of::<Header>() as u64) << 32 | (size_of::<Slot>() as u64) << 16 | size_of::<Waiter>() as u64;
@@ -39,8 +39,10 @@ pub const F_UNCHARGED: u32 = 128;
 /// `Header::flags`: somebody may be asleep in poll(2) until the queue has a message, and looks for itself when
 /// woken: the next message makes a packet.
 pub const F_ARMED: u32 = 256;
+/// `Header::flags`: somebody may be tapping (`queue::tap`): every message sent is recorded, too.
+pub const F_TAPPED: u32 = 512;
 /// Flags that send a fast path to its slow sibling.
-pub const F_SLOW: u32 = F_POLLED | F_POLLED_EDGE | F_NOTIFY | F_CORRUPT | F_DEAD | F_ARMED;
+pub const F_SLOW: u32 = F_POLLED | F_POLLED_EDGE | F_NOTIFY | F_CORRUPT | F_DEAD | F_ARMED | F_TAPPED;
 
 /// `Header::tokens`: a writer has died, or is under way.
 pub const TOKENS_UNKNOWN: u32 = u32::MAX;
@@ -99,6 +101,47 @@ pub struct Mark {
 /// Length of [`Notify::fired`].
 pub const FIRED: usize = 15;
 
+/// The record of what was sent, for those who tap (`queue::tap`), valid while [`F_TAPPED`] is set. Positions
+/// count bytes ever written; where they lie in the ring is their remainder.
+#[repr(C)]
+pub struct Taps {
+    /// Where the oldest record that is whole begins. Written under the lock, read anywhere.
+    pub tail: AtomicU64,
+    /// Where the next one will. Likewise.
+    pub head: AtomicU64,
+    /// Bytes of the ring known to have memory behind them. Lock.
+    pub committed: AtomicU64,
+    /// What those who tap sleep on: bumped when there is something to look at.
+    pub word: AtomicU32,
+    /// Zero.
+    pub pad: AtomicU32,
+}
+
+/// One message in the ring, at a multiple of its own size; the bytes of the message follow.
+#[repr(C)]
+pub struct Record {
+    /// `Slot::seq`.
+    pub number: AtomicU64,
+    /// When it was sent, CLOCK_REALTIME, ns.
+    pub time_ns: AtomicU64,
+    /// Bytes of the message.
+    pub len: AtomicU32,
+    /// Its priority.
+    pub priority: AtomicU32,
+}
+const _: () = assert!(size_of::<Record>() == 24);
+
+/// Records begin at multiples of this, so that none wraps round but for its message.
+pub const RECORD_UNIT: u64 = 32;
+
+/// Bytes of a record with a message of `len` bytes.
+pub const fn record_size(len: u32) -> u64 {
+    align(size_of::<Record>() as u64 + len as u64, RECORD_UNIT)
+}
+
+/// Bytes of the ring, at the least.
+const RING: u64 = 1 << 20;
+
 /// First page of a segment.
 #[repr(C, align(64))]
 pub struct Header {
@@ -133,7 +176,8 @@ pub struct Header {
     pub free: AtomicU32,
     /// Bit g/64: some group of `level1[g/64]` is not empty. Lock.
     pub level0: AtomicU32,
-    /// Number given to the last message, to keep the order within a priority. Lock.
+    /// Number given to the last message, to keep the order within a priority; so many have been sent. Lock; read
+    /// anywhere.
     pub seq: AtomicU64,
     /// Bytes in the queue (`QSIZE`). Lock; read anywhere.
     pub qsize: AtomicU64,
@@ -183,8 +227,15 @@ pub struct Header {
     pub name: [u8; NAME_MAX + 1],
     /// 1 + `st_size`, where ftruncate(2) through a descriptor could not change the file's own; else 0.
     pub size: AtomicU64,
+    /// Number given to the last waiter. Lock.
+    pub waiter_seq: AtomicU64,
+    /// Messages that were put into the queue for a sender, and taken out again because it was stopped: each has
+    /// been given a number, and will get another one. Lock; read anywhere.
+    pub retracted: AtomicU64,
+    /// See [`Taps`].
+    pub taps: Taps,
 }
-const _: () = assert!(size_of::<Header>() == 832);
+const _: () = assert!(size_of::<Header>() == 896);
 const _: () = assert!(offset_of!(Header, lock) == 64);
 const _: () = assert!(offset_of!(Header, level1) == 128);
 const _: () = assert!(offset_of!(Header, high) == 192);
@@ -312,6 +363,10 @@ pub struct Layout {
     pub groups_at: u64,
     /// Waiter records.
     pub waiters_at: u64,
+    /// The ring of those who tap.
+    pub ring_at: u64,
+    /// Its length, a multiple of the page size; two messages fit at the least.
+    pub ring_len: u64,
     /// Whole length, a multiple of the page size.
     pub len: u64,
 }
@@ -340,6 +395,9 @@ impl Layout {
         let data_at = if small { small_at } else { after };
         let spare_slots_at = if small { after } else { align(data_at + data_len, PAGE) };
         let spare_data_at = align(spare_slots_at + spare as u64 * size_of::<Slot>() as u64, PAGE);
+        let ring_at = align(spare_data_at + spare as u64 * stride, PAGE);
+        let two = 2 * record_size(msgsize);
+        let ring_len = align(if two > RING { two } else { RING }, PAGE);
         Layout {
             maxmsg,
             msgsize,
@@ -351,7 +409,9 @@ impl Layout {
             spare_data_at,
             groups_at,
             waiters_at,
-            len: align(spare_data_at + spare as u64 * stride, PAGE),
+            ring_at,
+            ring_len,
+            len: ring_at + ring_len,
         }
     }
 }
@@ -373,12 +433,13 @@ mod tests {
                 (l.waiters_at, WAITERS as u64 * 64),
                 (l.spare_slots_at, (l.slots - maxmsg) as u64 * 32),
                 (l.spare_data_at, (l.slots - maxmsg) as u64 * l.stride),
+                (l.ring_at, l.ring_len),
             ];
             parts.sort();
             for pair in parts.windows(2) {
                 assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{maxmsg}x{msgsize}: {parts:?}");
             }
-            assert!(parts[6].0 + parts[6].1 <= l.len);
+            assert!(parts[7].0 + parts[7].1 <= l.len);
         }
     }
 

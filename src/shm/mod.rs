@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::abi::{Errno, HARD_MSGMAX, HARD_MSGSIZEMAX, Result};
 use crate::syscall;
-use layout::{FORMAT, Group, Header, Layout, MAGIC, NONE, Slot, Waiter};
+use layout::{FORMAT, Group, Header, Layout, MAGIC, NONE, RECORD_UNIT, Record, Slot, Waiter};
 
 /// A mapped segment. Process-private; lives at a fixed address until [`Map::unmap`].
 #[repr(C, align(64))]
@@ -51,6 +51,9 @@ pub struct Map {
     /// Its entry in [`gone`], which replaces the mapping by zeros when an access finds no memory behind it
     /// (truncated, or the file system full).
     noted: usize,
+    ring_at: *mut u8,
+    /// Bytes of the ring of those who tap.
+    pub ring_len: u64,
 }
 
 // SAFETY: the pointers lead into a shared mapping of which only atomics and raw bytes are
@@ -87,6 +90,8 @@ impl Map {
             fds: AtomicU32::new(0),
             pins: AtomicU32::new(0),
             noted: gone::note(base as usize, layout.len as usize, gone::Kind::Segment),
+            ring_at: at(layout.ring_at),
+            ring_len: layout.ring_len,
         }
     }
 
@@ -272,6 +277,44 @@ impl Map {
         }
         // SAFETY: `index` is below the number of records for which the layout has room.
         Ok(unsafe { &*(self.waiters_at.wrapping_add(index as usize * size_of::<Waiter>()) as *const Waiter) })
+    }
+
+    /// The record at a position of the ring.
+    pub fn record(&self, position: u64) -> &Record {
+        let at = position % self.ring_len / RECORD_UNIT * RECORD_UNIT;
+        // SAFETY: the ring's length is a multiple of the unit, in which a record fits; its beginning is aligned to
+        // a page.
+        unsafe { &*(self.ring_at.wrapping_add(at as usize) as *const Record) }
+    }
+
+    /// Where `len` bytes at a position of the ring lie, at most as many as it has: where it ends they go on at its
+    /// beginning.
+    pub fn ring(&self, position: u64, len: u32) -> [(*mut u8, usize); 2] {
+        let at = position % self.ring_len;
+        let first = (self.ring_len - at).min(len.into());
+        let second = (u64::from(len) - first).min(self.ring_len);
+        [(self.ring_at.wrapping_add(at as usize), first as usize), (self.ring_at, second as usize)]
+    }
+
+    /// Makes sure that there is memory behind the ring up to what `size` bytes at a position take, under the lock.
+    pub fn commit_ring(&self, position: u64, size: u64) -> Result<()> {
+        let end = (position % self.ring_len + size).min(self.ring_len);
+        let committed = &self.header().taps.committed;
+        let from = committed.load(Ordering::Relaxed).min(self.ring_len);
+        if end <= from {
+            return Ok(());
+        }
+        let to = (end.max(from + (1 << 16)) & !4095).max(end).min(self.ring_len);
+        self.commit(self.ring_at as usize - self.base as usize + from as usize, (to - from) as usize)?;
+        committed.store(to, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives the ring's memory back, under the lock: nobody taps.
+    pub fn release_ring(&self) {
+        self.header().taps.committed.store(0, Ordering::Relaxed);
+        // SAFETY: inside our own mapping.
+        let _ = unsafe { syscall!(SYS_madvise, self.ring_at, self.ring_len, libc::MADV_REMOVE) };
     }
 
     /// Makes sure that there is memory behind the group's page (under the lock, before a group's
