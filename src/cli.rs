@@ -11,7 +11,10 @@ mod namespace;
 mod preloaded;
 mod queue;
 mod run;
+mod signals;
 mod table;
+mod tap;
+mod top;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -208,6 +211,39 @@ Examples:
   mqns peek --index 0 --raw /jobs | file -
   mqns peek --json /jobs | jq -s 'map(.bytes) | add'";
 
+const TAP_HELP: &str = "\
+Messages stay where they are, or go where they go: a tap takes nothing away, and nobody waits for it.
+First comes what is in the queue, in the order in which it would be received, then each message as it
+is sent, also those that a waiting receiver is given at once. The last 1 MiB is kept for those who tap:
+who is slower is told how many messages it has missed (on standard error; with --json an object).
+It ends when the queue's name is gone and nobody else has the queue open. Needed is permission to read.
+
+Examples:
+  mqns tap /jobs
+  mqns tap --timestamps --priority /jobs /replies
+  mqns tap --from-now --json /jobs | jq -r 'select(.priority > 5) | .text'
+  mqns tap --count 1 --timeout 10 --raw /jobs > message";
+
+const TOP_HELP: &str = "\
+IN/s and OUT/s are messages sent and received a second, DEPTH how full the queue is, RECV and SEND
+threads that wait, NOTIFY the process registered for notification. What the caller may not know is
+shown as -. Below, the selected queue's depth and rates of the last samples.
+
+Keys:
+  q                quit
+  / TEXT Enter     only queues with TEXT in their names; Esc: all
+  r d b w n        sort by rate, depth, bytes, waiters, name; R: the other way round
+  Up Down j k PageUp PageDown Home End   select
+  Tab              the next namespace; a: all of them, or one
+  g                graph on or off
+  Ctrl-Z Ctrl-L    suspend, draw anew
+There are no colours if NO_COLOR is set.
+
+Examples:
+  mqns top
+  mqns top --all -d 0.5
+  mqns top --batch -n 3 --sort depth | grep /jobs";
+
 const PURGE_HELP: &str = "\
 It receives until the queue is empty, also what threads that wait to send have for it.
 
@@ -319,6 +355,14 @@ enum Verb {
     /// Show messages without receiving them
     #[command(after_help = PEEK_HELP)]
     Peek(Peek),
+
+    /// Follow what is sent, without receiving it
+    #[command(after_help = TAP_HELP)]
+    Tap(Tap),
+
+    /// Watch the queues: how full they are, and how much goes through them
+    #[command(after_help = TOP_HELP)]
+    Top(Top),
 
     /// Empty a queue
     #[command(after_help = PURGE_HELP)]
@@ -643,6 +687,77 @@ struct Peek {
     at: Where,
 }
 
+/// Arguments of `mqns tap`.
+#[derive(Args)]
+struct Tap {
+    /// Which queues; the leading slash may be left out. Of several, each line begins with the name
+    #[arg(value_name = "QUEUE", required = true)]
+    queues: Vec<queue::Name>,
+
+    /// Without what is in the queue already
+    #[arg(long)]
+    from_now: bool,
+
+    /// End after so many messages
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
+    /// End when nothing has been sent for so long; the exit status is 124 then
+    #[arg(short, long, value_name = "SECONDS", value_parser = message::seconds)]
+    timeout: Option<Duration>,
+
+    /// When each was sent; - for what was there before. JSON has it always
+    #[arg(short = 'T', long, conflicts_with = "raw")]
+    timestamps: bool,
+
+    /// The priority of each. JSON has it always
+    #[arg(short, long, conflicts_with = "raw")]
+    priority: bool,
+
+    #[command(flatten)]
+    shape: Shape,
+
+    #[command(flatten)]
+    at: Where,
+}
+
+/// Arguments of `mqns top`.
+#[derive(Args)]
+struct Top {
+    /// Seconds from one look to the next
+    #[arg(short, long, value_name = "SECONDS", value_parser = top::delay, default_value = "2")]
+    delay: Duration,
+
+    /// End after so many intervals
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    iterations: Option<u64>,
+
+    /// Print a table after each interval; no terminal is needed
+    #[arg(short, long)]
+    batch: bool,
+
+    /// The queues of all namespaces
+    #[arg(short, long)]
+    all: bool,
+
+    /// What comes first
+    #[arg(short, long, value_enum, value_name = "BY", default_value_t = TopSort::Rate)]
+    sort: TopSort,
+
+    #[command(flatten)]
+    at: Where,
+}
+
+/// What `mqns top` sorts by.
+#[derive(Clone, Copy, ValueEnum)]
+enum TopSort {
+    Rate,
+    Depth,
+    Bytes,
+    Waiters,
+    Name,
+}
+
 /// Arguments of `mqns purge`.
 #[derive(Args)]
 struct Purge {
@@ -813,6 +928,8 @@ pub fn main() -> Exit {
         Verb::Send(arguments) => message::send(arguments),
         Verb::Recv(arguments) => message::recv(arguments),
         Verb::Peek(arguments) => message::peek(arguments).and_then(|text| print(&text)),
+        Verb::Tap(arguments) => tap::tap(arguments),
+        Verb::Top(arguments) => top::top(arguments),
         Verb::Purge(arguments) => message::purge(arguments).and_then(|text| print(&text)),
         Verb::Limits(arguments) => limits::limits(arguments).and_then(|text| print(&text)),
         Verb::Bench(arguments) => bench::bench(arguments).and_then(|text| print(&text)),

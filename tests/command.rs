@@ -1706,7 +1706,7 @@ fn stat_tells_all_about_queues() {
     let expected = json!({ "queues": [{
         "name": "/jobs", "owner": own_name(), "uid": uid, "gid": gid, "mode": "0600", "msgs": 2, "bytes": 6,
         "maxmsg": 2, "msgsize": 64, "charged": 320, "receivers": [], "senders": pids, "notify": null,
-        "openers": sorted, "created": times[0], "used": times[1],
+        "openers": sorted, "sent": 2, "received": 0, "created": times[0], "used": times[1],
     }]});
     assert_eq!(answer.to_string(), expected.to_string());
     says(&state, &["mk", "other", "--mode", "644"]);
@@ -1723,6 +1723,7 @@ fn stat_tells_all_about_queues() {
         format!("Senders    2 wait: {} {}", pids[0], pids[1]),
         "Notify     nobody is registered".into(),
         format!("Openers    {} {}", sorted[0], sorted[1]),
+        "Sent       2 messages; 0 received".into(),
         "Senders    none wait".into(),
         format!("Notify     process {}, SIGEV_SIGNAL, signal {}", notified.pid(), libc::SIGUSR1),
     ] {
@@ -1756,6 +1757,12 @@ fn stat_has_metrics_for_prometheus() {
         let at = lines.iter().position(|line| *line == format!("# TYPE mqns_queue_{name} gauge")).expect("a type");
         assert!(lines[at - 1].starts_with(&format!("# HELP mqns_queue_{name} ")));
         assert_eq!(lines[at + 1], format!("mqns_queue_{name}{{queue=\"/q\\\"\\\\\\n\"}} {value}"));
+    }
+    says(&state, &["recv", "q\"\\\n"]);
+    let text = says(&state, &["stat", "--prometheus"]);
+    for name in ["sent_total", "received_total"] {
+        let counted = format!("# TYPE mqns_queue_{name} counter\nmqns_queue_{name}{{queue=\"/q\\\"\\\\\\n\"}} 1\n");
+        assert!(text.contains(&counted), "{counted:?} is not in {text}");
     }
 }
 
@@ -2076,7 +2083,16 @@ fn queues_of_other_namespaces_and_directories() {
 fn queue_commands_say_when_output_fails_and_are_quiet_in_a_pipe() {
     let state = StateDir::new();
     says(&state, &["mk", "q"]);
-    for arguments in [&["ls"][..], &["stat", "q"], &["peek", "q"], &["limits"], &["recv", "q"], &["purge", "q"]] {
+    for arguments in [
+        &["ls"][..],
+        &["stat", "q"],
+        &["peek", "q"],
+        &["tap", "q", "-c1"],
+        &["top", "-bn1", "-d0.1"],
+        &["limits"],
+        &["recv", "q"],
+        &["purge", "q"],
+    ] {
         says(&state, &["send", "q", "x"]);
         let mut command = mqns_alone(&state, &[]);
         let full = fs::File::options().write(true).open("/dev/full").expect("open /dev/full");
@@ -2106,7 +2122,7 @@ fn version_help_and_usage() {
     }
     for verb in [
         "run", "enter", "lsns", "ls", "stat", "mk", "rm", "send", "recv", "peek", "purge", "limits", "mount", "umount",
-        "gc",
+        "gc", "tap", "top",
     ] {
         let (status, out, err) = mqns(&[verb, "--help"]);
         assert_eq!((status, err.as_str()), (Some(0), ""));
@@ -2147,6 +2163,11 @@ fn version_help_and_usage() {
         &["recv", "/q", "--raw", "--hex"],
         &["peek", "/q", "--index", "-1"],
         &["peek", "/q", "--text", "--json"],
+        &["tap"],
+        &["tap", "/q", "--count", "0"],
+        &["tap", "/q", "--raw", "--priority"],
+        &["top", "/q"],
+        &["top", "-d", "0.01"],
         &["purge"],
         &["limits", "msg_most"],
         &["limits", "msg_max=many"],

@@ -1,7 +1,7 @@
 //! `mqns ls` and `mqns stat`: the queues of a namespace, as they are.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt::Write;
 use std::fs;
 use std::io;
@@ -170,6 +170,16 @@ fn all(library: &Preloaded) -> Result<Vec<Info>, Failure> {
     Ok(names(library)?.into_iter().filter_map(|file| Info::of(library, &openers, file)).collect())
 }
 
+/// A queue at a glance; `None`: not for this user to know.
+pub type Glance = (Name, Option<Attributes>, Option<State>);
+
+/// All queues of the namespace.
+pub fn glance(library: &Preloaded) -> Result<Vec<Glance>, Failure> {
+    let nobody = Openers(BTreeMap::new());
+    let queues = names(library)?.into_iter().filter_map(|file| Info::of(library, &nobody, file));
+    Ok(queues.map(|info| (Name::new(&info.file.name), info.attributes, info.state)).collect())
+}
+
 /// The list, as asked for.
 pub fn ls(ls: Ls) -> Result<String, Failure> {
     let queues = all(&go(&ls.at)?)?;
@@ -255,9 +265,16 @@ fn object(queue: &Info) -> Value {
         "senders": sleepers(true),
         "notify": notify,
         "openers": queue.openers,
+        "sent": state.map(|state| state.sent),
+        "received": state.map(received),
         "created": state.map(|state| state.created),
         "used": state.map(|state| state.used),
     })
+}
+
+/// Messages received since it was made: all that were sent, and are not there.
+fn received(state: &State) -> u64 {
+    state.sent.saturating_sub(state.messages.into())
 }
 
 /// What a queue costs under RLIMIT_MSGQUEUE (getrlimit(2)).
@@ -309,6 +326,7 @@ fn sheet(queue: &Info) -> String {
     );
     let openers: Vec<_> = queue.openers.iter().flatten().map(u32::to_string).collect();
     line("Openers", if openers.is_empty() { "none to be seen".into() } else { openers.join(" ") });
+    line("Sent", format!("{} messages; {} received", state.sent, received(state)));
     line("Created", time(state.created));
     line("Used", time(state.used));
     text
@@ -319,8 +337,12 @@ fn shown_id(id: Option<u32>) -> String {
     id.map_or("elsewhere".into(), |id| id.to_string())
 }
 
-/// Local time.
 fn time(seconds: u64) -> String {
+    local(seconds, c"%F %T %z")
+}
+
+/// Local time, as strftime(3) has it.
+pub fn local(seconds: u64, format: &CStr) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     // SAFETY: all zeros is a value of this plain C structure.
     let mut parts: libc::tm = unsafe { std::mem::zeroed() };
@@ -330,7 +352,7 @@ fn time(seconds: u64) -> String {
         if libc::localtime_r(&seconds, &mut parts).is_null() {
             return seconds.to_string();
         }
-        libc::strftime(text.as_mut_ptr().cast(), text.len(), c"%F %T %z".as_ptr(), &parts)
+        libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), &parts)
     };
     String::from_utf8_lossy(&text[..len]).into_owned()
 }
@@ -338,7 +360,7 @@ fn time(seconds: u64) -> String {
 /// The text format of Prometheus.
 fn metrics(queues: &[Info]) -> String {
     type Reading = fn(&Info) -> Option<u64>;
-    const METRICS: [(&str, &str, Reading); 8] = [
+    const METRICS: [(&str, &str, Reading); 10] = [
         ("messages", "Messages in the queue.", |q| q.attributes.map(|a| a.messages)),
         ("bytes", "Bytes in the queue.", |q| q.state.map(|state| state.bytes)),
         ("max_messages", "Messages that fit.", |q| q.attributes.map(|a| a.maxmsg)),
@@ -346,11 +368,14 @@ fn metrics(queues: &[Info]) -> String {
         ("receivers_waiting", "Threads that wait to receive.", |q| q.state.map(|state| state.receivers.into())),
         ("senders_waiting", "Threads that wait to send.", |q| q.state.map(|state| state.senders.into())),
         ("openers", "Processes that have it open.", |q| q.openers.as_ref().map(|pids| pids.len() as u64)),
+        ("sent_total", "Messages sent since it was made.", |q| q.state.map(|state| state.sent)),
+        ("received_total", "Messages received since it was made.", |q| q.state.as_ref().map(received)),
         ("used_seconds", "Time of the last send or receive, or of creation.", |q| q.state.map(|state| state.used)),
     ];
     let mut text = String::new();
     for (name, help, reading) in METRICS {
-        let _ = writeln!(text, "# HELP mqns_queue_{name} {help}\n# TYPE mqns_queue_{name} gauge");
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        let _ = writeln!(text, "# HELP mqns_queue_{name} {help}\n# TYPE mqns_queue_{name} {kind}");
         for queue in queues {
             if let Some(value) = reading(queue) {
                 let label = queue.shown_name().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");

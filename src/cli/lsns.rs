@@ -97,7 +97,7 @@ fn namespaces(library: &Preloaded) -> Result<Vec<Namespace>, Failure> {
     let mut members: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
     for pid in processes()? {
         // Others have ended, or may not be looked into.
-        if let Some(id) = fs::read_link(namespace_of(pid)).ok().and_then(|link| id(link.as_os_str().as_bytes())) {
+        if let Some(id) = namespace_number(pid) {
             members.entry(id).or_default().push(pid);
         }
     }
@@ -111,6 +111,11 @@ pub fn processes() -> Result<Vec<u32>, Failure> {
     let mut pids: Vec<u32> = proc.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     Ok(pids)
+}
+
+/// The number of a process's namespace, if it may be looked into.
+pub fn namespace_number(pid: u32) -> Option<u64> {
+    fs::read_link(namespace_of(pid)).ok().and_then(|link| id(link.as_os_str().as_bytes()))
 }
 
 /// The number in `ipc:[NUMBER]`.

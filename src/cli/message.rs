@@ -79,12 +79,17 @@ fn input() -> Result<Vec<u8>, Failure> {
 
 /// Writes a message in the form that is asked for, at once: what was received is nowhere else.
 fn write(shape: &Shape, index: Option<usize>, priority: u32, message: &[u8]) -> Result<(), Failure> {
+    let object = index.map_or(json!({}), |index| json!({ "index": index }));
+    let mut out = io::stdout().lock();
+    out.write_all(&line(shape, object, priority, message))
+        .and_then(|()| out.flush())
+        .map_err(|e| Failure::new(Exit::Failed, "standard output", Cause(&e), "make room, or send it elsewhere"))
+}
+
+/// A message in that form; `object` is what comes first in JSON.
+pub fn line(shape: &Shape, mut object: Value, priority: u32, message: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     if shape.json {
-        let mut object = json!({});
-        if let Some(index) = index {
-            object["index"] = index.into();
-        }
         object["priority"] = priority.into();
         object["bytes"] = message.len().into();
         match std::str::from_utf8(message) {
@@ -102,10 +107,7 @@ fn write(shape: &Shape, index: Option<usize>, priority: u32, message: &[u8]) -> 
     if !shape.raw {
         bytes.push(b'\n');
     }
-    let mut out = io::stdout().lock();
-    out.write_all(&bytes)
-        .and_then(|()| out.flush())
-        .map_err(|e| Failure::new(Exit::Failed, "standard output", Cause(&e), "make room, or send it elsewhere"))
+    bytes
 }
 
 fn hex(message: &[u8]) -> String {

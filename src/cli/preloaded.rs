@@ -10,10 +10,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 
 use super::run::{Environment, Library, Never, Ready};
 use super::{Cause, Exit, Failure};
-use crate::look::{Entry, Message, Sleeper, State};
+use crate::look::{Entry, Message, Sleeper, State, Tap, TapEvent, TappedMessage};
 
 /// Variable that tells the second image that it is the second. No command ever gets it.
 pub const MARKER: &str = "MQNS_SECOND_IMAGE";
@@ -37,6 +38,16 @@ pub struct Preloaded {
     messages: Messages,
     /// `mqns_message`.
     message: MessageOf,
+    /// `mqns_tap`.
+    tap: StartTap,
+    /// `mqns_tap_next`.
+    tap_next: NextOfTap,
+    /// `mqns_tap_wake`.
+    tap_wake: unsafe extern "C" fn(c_int) -> isize,
+    /// `mqns_tap_end`.
+    tap_end: unsafe extern "C" fn(*const Tap) -> isize,
+    /// `mqns_tap_alone`.
+    tap_alone: unsafe extern "C" fn(c_int),
     /// statx(2) of libc, past the library.
     statx: Statx,
 }
@@ -46,6 +57,8 @@ type Charged = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void, u32, u64),
 type StateOf = unsafe extern "C" fn(c_int, *mut State, *mut Sleeper, usize) -> isize;
 type Messages = unsafe extern "C" fn(c_int, *mut Message, usize) -> isize;
 type MessageOf = unsafe extern "C" fn(c_int, *const Message, *mut u8) -> isize;
+type StartTap = unsafe extern "C" fn(c_int, *mut Tap, *mut Message, usize) -> isize;
+type NextOfTap = unsafe extern "C" fn(*mut Tap, *const AtomicU32, *mut TappedMessage, *mut u8) -> isize;
 type Statx = unsafe extern "C" fn(c_int, *const c_char, c_int, c_uint, *mut libc::statx) -> c_int;
 
 /// A queue's file: its name, without the leading slash, its mode and owner.
@@ -83,6 +96,8 @@ impl Preloaded {
         let (collect, queues) = (find(c"mqns_collect")?, find(c"mqns_queues")?);
         let (names, charged, state) = (find(c"mqns_names")?, find(c"mqns_charged")?, find(c"mqns_state")?);
         let (messages, message) = (find(c"mqns_messages")?, find(c"mqns_message")?);
+        let (tap, tap_next, tap_wake) = (find(c"mqns_tap")?, find(c"mqns_tap_next")?, find(c"mqns_tap_wake")?);
+        let (tap_end, tap_alone) = (find(c"mqns_tap_end")?, find(c"mqns_tap_alone")?);
         // SAFETY: NUL-terminated names; it is loaded anyway.
         let statx = unsafe {
             let libc = libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
@@ -101,6 +116,11 @@ impl Preloaded {
                 state: std::mem::transmute::<*mut c_void, StateOf>(state),
                 messages: std::mem::transmute::<*mut c_void, Messages>(messages),
                 message: std::mem::transmute::<*mut c_void, MessageOf>(message),
+                tap: std::mem::transmute::<*mut c_void, StartTap>(tap),
+                tap_next: std::mem::transmute::<*mut c_void, NextOfTap>(tap_next),
+                tap_wake: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> isize>(tap_wake),
+                tap_end: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const Tap) -> isize>(tap_end),
+                tap_alone: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int)>(tap_alone),
                 statx: std::mem::transmute::<*mut c_void, Statx>(statx),
             })
         }
@@ -220,7 +240,7 @@ impl Preloaded {
         // SAFETY: the library's function; a list as long as said.
         let there = count(unsafe { (self.messages)(mqd, messages.as_mut_ptr(), room) })?;
         messages.truncate(there as usize);
-        messages.sort_by_key(|message| (std::cmp::Reverse(message.priority), message.number));
+        in_order(&mut messages);
         Ok(messages)
     }
 
@@ -238,6 +258,44 @@ impl Preloaded {
         }
     }
 
+    /// Begins to tap a queue that is open for reading and holds up to `room` messages, by a descriptor of its own; and
+    /// those, in the order in which they would be received.
+    pub fn tap(&self, mqd: c_int, room: usize) -> io::Result<(Tap, Vec<Message>)> {
+        let (mut tap, mut messages) = (Tap::default(), vec![Message::default(); room]);
+        // SAFETY: the library's function; a structure, and a list as long as said.
+        let there = count(unsafe { (self.tap)(mqd, &mut tap, messages.as_mut_ptr(), room) })?;
+        messages.truncate(there as usize);
+        in_order(&mut messages);
+        Ok((tap, messages))
+    }
+
+    /// Waits for what comes next, which goes to `to`, a buffer of `msgsize` bytes. `stop`: see [`crate::look`].
+    pub fn tap_next(&self, tap: &mut Tap, stop: &AtomicU32, to: &mut [u8]) -> io::Result<(TapEvent, TappedMessage)> {
+        let mut message = TappedMessage::default();
+        // SAFETY: the library's function; structures, a word, and a buffer for the longest message.
+        let event = count(unsafe { (self.tap_next)(tap, stop, &mut message, to.as_mut_ptr()) })?;
+        let known = [TapEvent::Over, TapEvent::Message, TapEvent::Unlinked];
+        Ok((known.into_iter().find(|&known| known as u64 == event).unwrap_or(TapEvent::Over), message))
+    }
+
+    /// Has those who tap the queue look whether they are to stop.
+    pub fn tap_wake(&self, fd: c_int) {
+        // SAFETY: the library's function, which takes any descriptor.
+        unsafe { (self.tap_wake)(fd) };
+    }
+
+    /// Ends tapping: how many messages were missed that nothing has told of.
+    pub fn tap_end(&self, tap: &Tap) -> io::Result<u64> {
+        // SAFETY: the library's function; a structure.
+        count(unsafe { (self.tap_end)(tap) })
+    }
+
+    /// Waits until nobody has the queue open but those who tap it.
+    pub fn tap_alone(&self, fd: c_int) {
+        // SAFETY: the library's function, which takes any descriptor.
+        unsafe { (self.tap_alone)(fd) }
+    }
+
     /// What a path leads to, as the kernel sees it: a queue's descriptor is a FIFO there, of which every queue has
     /// its own.
     pub fn inode(&self, path: &CStr) -> Option<Inode> {
@@ -250,6 +308,11 @@ impl Preloaded {
         // SAFETY: the library's function.
         count(unsafe { (self.collect)() }).map_err(|e| directory_trouble("the directory of the queues", &e))
     }
+}
+
+/// As they would be received.
+fn in_order(messages: &mut [Message]) {
+    messages.sort_by_key(|message| (std::cmp::Reverse(message.priority), message.number));
 }
 
 fn look(statx: Statx, path: &CStr) -> Option<Inode> {

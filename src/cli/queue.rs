@@ -40,6 +40,11 @@ impl Name {
         Name(CString::new(text).unwrap_or_default())
     }
 
+    /// With the slash.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// Without the slash.
     pub fn rest(&self) -> &[u8] {
         self.0.as_bytes().get(1..).unwrap_or_default()
