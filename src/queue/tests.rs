@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::wait::{self, Step, Wait};
-use super::{Buffer, enter, repair, try_receive, try_send};
+use super::{Buffer, enter, notify, repair, try_receive, try_send};
 use crate::abi::{Errno, MQ_PRIO_MAX, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
@@ -580,6 +580,8 @@ struct Call {
     /// Its message, if it sends.
     sends: Option<Message>,
     fate: Fate,
+    /// A handler has run: nothing of it is in the segment any more.
+    let_go: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone)]
@@ -648,7 +650,8 @@ impl World {
     }
 
     fn census(&self) -> Census {
-        let count = |test: &dyn Fn(&Call) -> bool| self.calls.values().filter(|c| test(c)).count() as u32;
+        let there = || self.calls.values().filter(|c| !c.let_go);
+        let count = |test: &dyn Fn(&Call) -> bool| there().filter(|c| test(c)).count() as u32;
         Census {
             ready: self.queue.len() as u32,
             filling: count(&|c| c.sends.is_some() && !matches!(c.fate, Fate::Served(_))),
@@ -656,7 +659,7 @@ impl World {
             receivers: self.receivers.len() as u32,
             senders: self.senders.len() as u32,
             served: count(&|c| matches!(c.fate, Fate::Served(_))),
-            out: count(&|c| c.fate == Fate::Out),
+            out: 0,
         }
     }
 }
@@ -681,6 +684,7 @@ fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations
                     priority: Box::new(0),
                     sends: Some(message.clone()),
                     fate: Fate::InLine,
+                    let_go: false,
                 };
                 // SAFETY: buffer and wait live until the call has ended.
                 let step = unsafe {
@@ -703,6 +707,7 @@ fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations
                     priority: Box::new(0),
                     sends: None,
                     fate: Fate::InLine,
+                    let_go: false,
                 };
                 let buffer = Buffer { data: call.buffer.as_mut_ptr(), priority: &raw mut *call.priority };
                 // SAFETY: as above.
@@ -738,7 +743,7 @@ fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations
             }
             // Time out, or are interrupted.
             13 => {
-                let Some(k) = some(&mut random, &world, &|c| !matches!(c.fate, Fate::Served(_))) else { continue };
+                let Some(k) = some(&mut random, &world, &|c| c.fate == Fate::InLine) else { continue };
                 world.leave(k);
                 let mut call = world.calls.remove(&k).unwrap();
                 let errno = if random.below(2) == 0 { Errno::ETIMEDOUT } else { Errno::EINTR };
@@ -758,6 +763,7 @@ fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations
                 let call = world.calls.get_mut(&k).unwrap();
                 tls.waiter.store(&raw const *call.wait as usize, SeqCst);
                 wait::handler_begins(tls, libc::SA_RESTART);
+                call.let_go = true;
                 if call.fate == Fate::InLine {
                     call.fate = Fate::Out;
                     world.leave(k);
@@ -782,7 +788,7 @@ fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations
                     sends => {
                         assert!(matches!(step, Ok(Step::Sleep)), "op {op}");
                         if sends.is_some() { &mut world.senders } else { &mut world.receivers }.push_back(k);
-                        call.fate = Fate::InLine;
+                        (call.fate, call.let_go) = (Fate::InLine, false);
                         world.calls.insert(k, call);
                     }
                 }
@@ -794,7 +800,9 @@ fn blocked_calls_against_model(maxmsg: u32, msgsize: u32, len: usize, operations
                 world.leave(k);
                 // SAFETY: as above.
                 unsafe { wait::cancel(tls, &mut call.wait) };
-                if let Fate::Served(Some(message)) = call.fate {
+                if let Fate::Served(Some(message)) = call.fate
+                    && !call.let_go
+                {
                     world.give_or_queue(message);
                 }
             }
@@ -1063,6 +1071,155 @@ fn taps_lose_nothing_silently() {
     map.unmap();
 }
 
+/// A sender that dies when its message has used up a registration, and before it has told the owner: the next
+/// sender tells it, and so does the next who registers.
+#[test]
+fn who_comes_after_a_killed_sender_tells_whom_it_was_to_notify() {
+    let status = Process::fork(|| {
+        let told = std::panic::catch_unwind(|| {
+            let tls = tls::ready().unwrap();
+            let map = Map::anonymous(4, 64);
+            let fd = fifo("firing");
+            let mut signals = 0u64;
+            // SAFETY: sets of signals are plain memory; what is not stored to is not read.
+            let (set, none) = unsafe {
+                let mut set: libc::sigset_t = core::mem::zeroed();
+                libc::sigaddset(&mut set, libc::SIGUSR1);
+                libc::sigprocmask(libc::SIG_BLOCK, &set, core::ptr::null_mut());
+                (set, core::mem::zeroed())
+            };
+            let told = || {
+                // SAFETY: locals.
+                unsafe { libc::sigtimedwait(&set, core::ptr::null_mut(), &none) == libc::SIGUSR1 }
+            };
+            let what = notify::Registration { kind: libc::SIGEV_SIGNAL, signo: libc::SIGUSR1, value: 0 };
+            let killed_sender = || {
+                let dead = Process::fork(|| {
+                    let tls = tls::ready().unwrap();
+                    let section = enter(&map, tls).unwrap();
+                    // SAFETY: a slice is readable.
+                    let (index, slot) = unsafe { super::fill(&section, b"x".as_ptr(), 1, 0) }.unwrap();
+                    let after = super::commit_send(&section, fd, index, slot).unwrap();
+                    assert!(after.fire.is_some());
+                    drop(section);
+                });
+                assert_eq!(dead.poll(0), Some(0));
+            };
+            // SAFETY: a slice is readable.
+            let send = || unsafe { try_send(&map, tls, fd, b"y".as_ptr(), 1, 0) };
+            let mut buffer = [0u8; 64];
+            let to = Buffer { data: buffer.as_mut_ptr(), priority: core::ptr::null_mut() };
+
+            notify::register(&map, tls, fd, what, crate::sys::pid_namespace(), false).unwrap();
+            killed_sender();
+            assert!(!told(), "the dead have told nobody");
+            assert_eq!(super::curmsgs(&map), 1);
+            assert_eq!(send(), Ok(()));
+            assert!(told());
+            assert_eq!(send(), Ok(()));
+            assert!(!told(), "once");
+            for _ in 0..3 {
+                // SAFETY: the buffer is as long as a message can be.
+                assert_eq!(unsafe { try_receive(&map, tls, fd, to) }, Ok(1));
+            }
+            signals += 1;
+
+            // One who finds the queue full, and one who registers.
+            for other in 0..2 {
+                notify::register(&map, tls, fd, what, crate::sys::pid_namespace(), false).unwrap();
+                killed_sender();
+                if other == 0 {
+                    map.header().curmsgs.store(4, Relaxed);
+                    assert_eq!(send(), Err(Errno::EAGAIN));
+                    map.header().curmsgs.store(1, Relaxed);
+                } else {
+                    let next = Process::fork(|| {
+                        let tls = tls::ready().unwrap();
+                        notify::register(&map, tls, fd, what, crate::sys::pid_namespace(), false).unwrap();
+                    });
+                    assert_eq!(next.poll(0), Some(0));
+                }
+                assert!(told(), "{other}");
+                // SAFETY: as above.
+                assert_eq!(unsafe { try_receive(&map, tls, fd, to) }, Ok(1));
+                signals += 1;
+            }
+
+            // One who dies before its message is in the queue: the registration stands.
+            notify::register(&map, tls, fd, what, crate::sys::pid_namespace(), false).unwrap();
+            let dead = Process::fork(|| {
+                let tls = tls::ready().unwrap();
+                let section = enter(&map, tls).unwrap();
+                assert!(notify::take(&section, fd).is_some());
+                core::mem::forget(section);
+            });
+            assert_eq!(dead.poll(0), Some(0));
+            assert_eq!(send(), Ok(()));
+            assert!(told());
+            signals
+        });
+        // SAFETY: ends the child without running exit handlers of the test.
+        unsafe { libc::_exit(if told.is_ok_and(|signals| signals == 3) { 0 } else { 1 }) }
+    })
+    .poll(0);
+    assert_eq!(status, Some(0));
+}
+
+/// An owner of the lock that gets hardly any CPU time is waited for: a machine may be as busy as it likes.
+#[test]
+fn an_owner_that_gets_no_time_is_waited_for() {
+    use std::sync::atomic::AtomicBool;
+    let map = Map::anonymous(4, 64);
+    let (over, held) = (AtomicBool::new(false), AtomicBool::new(false));
+    // All but the one who waits share a CPU.
+    let share = || {
+        // SAFETY: a set of CPUs is plain memory; the calling thread is meant.
+        unsafe {
+            let mut one: libc::cpu_set_t = core::mem::zeroed();
+            libc::sched_getaffinity(0, size_of_val(&one), &mut one);
+            let first = (0..libc::CPU_SETSIZE as usize).find(|&cpu| libc::CPU_ISSET(cpu, &one)).unwrap();
+            one = core::mem::zeroed();
+            libc::CPU_SET(first, &mut one);
+            libc::sched_setaffinity(0, size_of_val(&one), &one);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            share();
+            let section = enter(&map, tls::ready().unwrap()).unwrap();
+            held.store(true, SeqCst);
+            // SAFETY: a local; the calling thread is meant.
+            unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 }) };
+            while !over.load(SeqCst) {
+                core::hint::spin_loop();
+            }
+            drop(section);
+        });
+        while !held.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        let busy = |until: Instant| {
+            share();
+            while Instant::now() < until {
+                core::hint::spin_loop();
+            }
+        };
+        let begun = Instant::now();
+        let until = begun + Duration::from_millis(3500);
+        for _ in 0..3 {
+            scope.spawn(move || busy(until));
+        }
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(3400));
+            over.store(true, SeqCst);
+        });
+        // SAFETY: a slice is readable.
+        let sent = unsafe { try_send(&map, tls::ready().unwrap(), -1, b"x".as_ptr(), 1, 0) };
+        assert_eq!((sent, begun.elapsed() >= Duration::from_millis(3400)), (Ok(()), true));
+    });
+    map.unmap();
+}
+
 /// A sender that dies with its message in the queue and no packet in the FIFO: the next who polls
 /// sees the message.
 #[test]
@@ -1103,20 +1260,25 @@ fn who_looks_gets_whole_messages_or_none() {
     assert_eq!((receive(&map, tls).unwrap().1, receive(&map, tls).unwrap().1), (2, 1));
 }
 
-#[test]
-fn poll_sees_what_the_dead_have_sent() {
-    let tls = tls::ready().unwrap();
-    let map = Map::anonymous(4, 64);
-    let path = std::ffi::CString::new(format!("/dev/shm/mqns-test-fifo-{}", std::process::id())).unwrap();
+/// A queue's FIFO.
+fn fifo(name: &str) -> i32 {
+    let path = std::ffi::CString::new(format!("/dev/shm/mqns-test-fifo-{name}-{}", std::process::id())).unwrap();
     // SAFETY: a NUL-terminated path.
-    let fd = unsafe {
+    unsafe {
         assert_eq!(libc::mkfifo(path.as_ptr(), 0o600), 0);
         let fd = libc::open(path.as_ptr(), libc::O_RDWR | libc::O_NONBLOCK);
         assert_eq!(libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK | libc::O_DIRECT), 0);
         libc::unlink(path.as_ptr());
+        assert!(fd >= 0);
         fd
-    };
-    assert!(fd >= 0);
+    }
+}
+
+#[test]
+fn poll_sees_what_the_dead_have_sent() {
+    let tls = tls::ready().unwrap();
+    let map = Map::anonymous(4, 64);
+    let fd = fifo("poll");
     let readable = || {
         let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd.

@@ -29,12 +29,13 @@ const YIELDS: u32 = 3;
 /// announced (see DESIGN: exec by a thread that is not the leader, a mapping gone): the sleeper
 /// then looks for the owner itself.
 const TRUST_NS: u64 = 20_000_000;
-/// How often it has to find the lock held by the same living owner before it gives up: a second where that one is
-/// asleep, which nobody is inside a section. Then this is no owner, but a word that somebody has written. (Who is
-/// stopped inside is waited for.)
-const ROUNDS_ASLEEP: u32 = 50;
-/// The same where it runs, and may only get no time; and among several pid namespaces, where nobody can tell.
-const ROUNDS: u32 = 120;
+/// Each look in vain doubles that, up to here: thousands may wait at a time, and the looks are not to be what the
+/// owner gets no time for.
+const MOST_TRUST_NS: u64 = 160_000_000;
+/// Asleep for so long with the lock said to be its own, or so long at work (by its own CPU time), nobody is inside a section.
+const TOO_LONG_NS: u64 = 1_000_000_000;
+/// The same where nobody can tell what it does: among several pid namespaces.
+const TOO_LONG_UNSEEN_NS: u64 = 2_400_000_000;
 
 /// The lock, held. Unlocks when dropped.
 pub struct Held<'a> {
@@ -92,8 +93,8 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
     let mut yields = 0;
     // Once we have slept there may be others asleep: keep the mark when taking the lock.
     let mut mark = 0;
-    let mut rounds = 0;
-    let mut last_owner = 0;
+    let mut trust_ns = TRUST_NS;
+    let mut doubt = Doubt::default();
     loop {
         let seen = word.load(Ordering::Relaxed);
         let owner = seen & TID_MASK;
@@ -132,10 +133,11 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
         mark = WAITERS;
         // A handler may run while we sleep (and take other locks: it restores the pending pointer).
         tls.leave_critical();
-        let slept = futex::wait_for(word, asleep, TRUST_NS);
+        let slept = futex::wait_for(word, asleep, trust_ns);
         tls.enter_critical();
         tls.outer_pending.store(outer, Ordering::Relaxed);
         if slept != Err(Errno::ETIMEDOUT) || word.load(Ordering::Relaxed) != asleep {
+            (trust_ns, doubt) = (TRUST_NS, Doubt::default());
             continue;
         }
         let state = if foreign() { Some(b'?') } else { task_state(owner) };
@@ -145,11 +147,57 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
                 return Ok(true);
             }
         }
-        rounds = if owner == last_owner && !matches!(state, Some(b'T' | b't')) { rounds + 1 } else { 0 };
-        last_owner = owner;
-        if rounds >= if state == Some(b'S') { ROUNDS_ASLEEP } else { ROUNDS } {
+        if doubt.grows(owner, state, trust_ns) && word.load(Ordering::Relaxed) == asleep {
             return Err(Errno::EIO);
         }
+        trust_ns = (trust_ns * 2).min(MOST_TRUST_NS);
+    }
+}
+
+/// What a sleeper has found its living owner at, each time that it has looked.
+///
+/// A section never sleeps, and takes no time worth mentioning. So who sleeps for a second, or has had a second of CPU time, and
+/// holds the lock all the while is no owner: the word is one that somebody has written. An owner that gets no CPU time is
+/// waited for, however long (a machine may be as busy as it likes), and so is one that was stopped, or frozen with its cgroup,
+/// or waits for a page.
+#[derive(Default)]
+struct Doubt {
+    owner: u32,
+    asleep_ns: u64,
+    unseen_ns: u64,
+    /// 1 + its CPU time at the first look.
+    had_ns: u64,
+}
+
+impl Doubt {
+    /// Takes in a look at an owner, so long after the last one; whether it is certain now that it is none.
+    fn grows(&mut self, owner: u32, state: Option<u8>, since_ns: u64) -> bool {
+        if owner != self.owner {
+            *self = Doubt { owner, ..Doubt::default() };
+        }
+        match state {
+            Some(b'T' | b't' | b'D') => self.asleep_ns = 0,
+            Some(b'S') => {
+                self.asleep_ns += since_ns;
+                if self.asleep_ns >= TOO_LONG_NS {
+                    self.asleep_ns = 0;
+                    return !is_frozen(owner);
+                }
+            }
+            Some(b'?') | None => {
+                self.unseen_ns += since_ns;
+                return self.unseen_ns >= TOO_LONG_UNSEEN_NS;
+            }
+            Some(_) => {
+                self.asleep_ns = 0;
+                let Some(has_ns) = cpu_time_ns(owner) else { return self.grows(owner, None, since_ns) };
+                if self.had_ns == 0 {
+                    self.had_ns = has_ns + 1;
+                }
+                return has_ns + 1 >= self.had_ns + TOO_LONG_NS;
+            }
+        }
+        false
     }
 }
 
@@ -165,24 +213,54 @@ pub fn task_state(tid: u32) -> Option<u8> {
         return None;
     }
     let mut text = [0u8; 256];
-    let open = || {
-        let mut path = Path::new(&[b"/proc/"])?;
-        path.push_decimal(tid as u64)?;
-        path.push(b"/stat")?;
-        path.open_own(libc::O_RDONLY)
-    };
-    let file = match open() {
-        Ok(file) => file,
+    let text = match about(tid, b"/stat", &mut text) {
+        Ok(text) => text,
         // Ended since.
         Err(Errno::ESRCH) => return None,
         // No proc file system, or no descriptor left: nothing known, so nothing is presumed.
         Err(_) => return Some(b'?'),
     };
-    // SAFETY: the buffer is as long as said.
-    let got = unsafe { syscall!(SYS_read, file.0, text.as_mut_ptr(), text.len()) }.unwrap_or(0);
     // "pid (comm) S …": comm may contain anything, so look for the last parenthesis.
-    let Some(close) = text[..got].iter().rposition(|&b| b == b')') else { return Some(b'?') };
+    let Some(close) = text.iter().rposition(|&b| b == b')') else { return Some(b'?') };
     Some(text.get(close + 2).copied().unwrap_or(b'?'))
+}
+
+/// The beginning of a file in a task's directory of proc(5).
+fn about<'a>(tid: u32, name: &[u8], text: &'a mut [u8]) -> Result<&'a [u8]> {
+    let mut path = Path::new(&[b"/proc/"])?;
+    path.push_decimal(tid as u64)?;
+    path.push(name)?;
+    read(&path, text)
+}
+
+fn read<'a>(path: &Path, text: &'a mut [u8]) -> Result<&'a [u8]> {
+    let file = path.open_own(libc::O_RDONLY)?;
+    // SAFETY: the buffer is as long as said.
+    let got = unsafe { syscall!(SYS_read, file.0, text.as_mut_ptr(), text.len()) }?;
+    Ok(text.get(..got).unwrap_or_default())
+}
+
+/// CPU time that a task has had, ns; `None` if nothing tells.
+fn cpu_time_ns(tid: u32) -> Option<u64> {
+    let mut text = [0u8; 64];
+    let text = about(tid, b"/schedstat", &mut text).ok()?;
+    let digits = text.iter().position(|&b| b == b' ')?;
+    core::str::from_utf8(text.get(..digits)?).ok()?.parse().ok()
+}
+
+/// Whether a task's cgroup is frozen (`cgroup.freeze`, cgroup v2), which its state does not show: it seems to sleep. (Who is frozen by
+/// the freezer of v1 is in state D.)
+fn is_frozen(tid: u32) -> bool {
+    let mut text = [0u8; 1024];
+    let Ok(text) = about(tid, b"/cgroup", &mut text) else { return false };
+    // "0::/path", among those of other hierarchies.
+    let Some(path) = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"0::")) else { return false };
+    [&b"/sys/fs/cgroup"[..], b"/sys/fs/cgroup/unified"].iter().any(|mount| {
+        let mut events = [0u8; 256];
+        Path::new(&[mount, path, b"/cgroup.events"])
+            .and_then(|file| read(&file, &mut events).map(|text| text.split(|&b| b == b'\n').any(|l| l == b"frozen 1")))
+            .unwrap_or(false)
+    })
 }
 
 impl<'a> Held<'a> {
