@@ -520,8 +520,8 @@ impl Drop for Draft {
         if self.kept {
             return;
         }
-        // Nobody else does, as long as the file is held. It goes last: by it the rest is found.
-        for path in self.rest.iter().flatten() {
+        // Nobody else does, as long as the file is held. It goes last, and the key before it: by them the rest is found.
+        for path in self.rest.iter().rev().flatten() {
             let _ = path.unlink();
         }
         if self.charged {
