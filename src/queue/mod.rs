@@ -28,11 +28,12 @@ mod hostile;
 #[cfg(test)]
 mod tests;
 
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::abi::{Errno, Result};
 use crate::shm::layout::{
-    F_ARMED, F_CORRUPT, F_DEAD, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_SLOW, F_TAPPED, NONE, READY, Slot, TAKEN,
+    F_ARMED, F_CORRUPT, F_DEAD, F_FIRING, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_SLOW, F_TAPPED, NONE, READY, Slot, TAKEN,
 };
 use crate::shm::lock::{Held, lock};
 use crate::shm::{Map, prefetch_for_write};
@@ -116,17 +117,26 @@ impl<'a> Section<'a> {
             // A handler might not come back, and those who tap sleep on.
             tls.enter_critical();
         }
+        let mut fire = after.fire;
         match (after.wake, after.tell) {
             (None, Some(tell)) => self.tell(fd, tell),
             (Some(wake), _) => wake.release_and_wake(self, fd),
-            (None, None) => drop(self),
+            (None, None) => match fire.take() {
+                Some(fired) => {
+                    // Without a gap in which the kernel would not mark our death.
+                    let outer = self.into_held().release_towards(&map.header().firer);
+                    fired.deliver(map, tls, fd);
+                    tls.robust().list_op_pending.store(outer, Relaxed);
+                }
+                None => drop(self),
+            },
         }
         if let Some(tapped) = after.tapped {
             tapped.tell(map, tls, fd);
             tls.leave_critical();
         }
-        if let Some(fired) = after.fire {
-            fired.deliver(map, fd);
+        if let Some(fired) = fire {
+            fired.deliver(map, tls, fd);
         }
     }
 }
@@ -184,14 +194,20 @@ fn send_and_tell(section: Section<'_>, fd: i32, index: u32, slot: &Slot) -> Resu
     Ok(())
 }
 
-/// A sender finds the queue full: if one before died before it had told those who poll, nobody else may come to do
-/// it. Releases the lock.
+/// A sender finds the queue full: if one before died before it had told those who poll, or whom it notifies, nobody else may
+/// come to do it. Releases the lock.
 #[cold]
 #[inline(never)]
 fn catch_up(section: Section<'_>, fd: i32) {
-    if section.map.header().flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {
+    let mut after = After::default();
+    let flags = section.map.header().flags.load(Relaxed);
+    if flags & (F_POLLED | F_ARMED) != 0 {
         poll::sync(&section, fd, false);
     }
+    if flags & F_FIRING != 0 {
+        after.fire = notify::catch_up(&section, fd);
+    }
+    section.finish(after, fd);
 }
 
 /// Whether a message could be read: a byte of each page.
@@ -257,12 +273,12 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
         }
     }
     let was_empty = h.curmsgs.load(Relaxed) == 0;
-    link(map, index, slot)?;
     let flags = h.flags.load(Relaxed);
+    if flags & (F_NOTIFY | F_FIRING) != 0 {
+        after.fire = fire(section, fd, flags, was_empty);
+    }
+    link(map, index, slot)?;
     if flags & F_SLOW != 0 {
-        if was_empty && flags & F_NOTIFY != 0 {
-            after.fire = notify::take(section, fd);
-        }
         if flags & (F_POLLED | F_ARMED) != 0 {
             tell_pollers(section, fd, &mut after);
         }
@@ -271,6 +287,22 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
         }
     }
     Ok(after)
+}
+
+/// A message is about to enter a queue that has a registration, or had one until just now.
+///
+/// Before it is in there, so that there is no message that uses up a registration without a trace if we die. (If we die before it is
+/// in there, the owner is told of nothing.)
+#[cold]
+#[inline(never)]
+fn fire(section: &Section<'_>, fd: i32, flags: u32, was_empty: bool) -> Option<notify::Fired> {
+    if flags & F_FIRING != 0 {
+        notify::catch_up(section, fd)
+    } else if was_empty {
+        notify::take(section, fd)
+    } else {
+        None
+    }
 }
 
 /// A message was put into a queue that somebody polls. If it has set off a notification, both reach a process that
@@ -336,7 +368,7 @@ unsafe fn stage_large<'a>(
     };
     let data = map.data(index)?;
     // SAFETY: the destination is a slot of at least `len` bytes that is ours (FILLING).
-    let copied = while_holding(tls, slot, || unsafe { fault::copy(data, msg, len as usize) });
+    let copied = while_holding(tls, &slot.holder, || unsafe { fault::copy(data, msg, len as usize) });
     if let Err(fault) = copied {
         let _section = enter(map, tls)?;
         give_back(map, index, slot);
@@ -347,14 +379,14 @@ unsafe fn stage_large<'a>(
     Ok((index, slot))
 }
 
-/// Runs `copy` with the robust list's pending pointer at the slot's holder word, so that the kernel
-/// marks the slot if the thread dies meanwhile. Signal handlers may run: they restore the pointer.
-fn while_holding<T>(tls: &Tls, slot: &Slot, copy: impl FnOnce() -> T) -> T {
+/// Runs `work` with the robust list's pending pointer at a word that holds the thread's id, so that the kernel
+/// marks it if the thread dies meanwhile. Signal handlers may run: they restore the pointer.
+fn while_holding<T>(tls: &Tls, word: &AtomicU32, work: impl FnOnce() -> T) -> T {
     let robust = tls.robust();
     let outer = robust.list_op_pending.load(Relaxed);
-    let entry = (slot.holder.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Relaxed));
+    let entry = (word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Relaxed));
     robust.list_op_pending.store(entry, Relaxed);
-    let result = copy();
+    let result = work();
     robust.list_op_pending.store(outer, Relaxed);
     result
 }
@@ -486,7 +518,7 @@ fn blame(map: &Map, fault: fault::Fault) -> Errno {
 #[cold]
 unsafe fn deliver_taken(map: &Map, tls: &Tls, index: u32, slot: &Slot, len: u32, buffer: Buffer) -> Result<usize> {
     // SAFETY: the caller's contract.
-    let copied = while_holding(tls, slot, || unsafe { copy_out(map, index, slot, len, buffer) });
+    let copied = while_holding(tls, &slot.holder, || unsafe { copy_out(map, index, slot, len, buffer) });
     let section = enter(map, tls)?;
     give_back(map, index, slot);
     drop(section);

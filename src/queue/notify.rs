@@ -9,7 +9,8 @@
 //! ([`own`]): neither the lock nor its holder is asked for again.
 //!
 //! A signal goes out by rt_sigqueueinfo(2) after the lock is released. Where the sender may not signal the
-//! owner, or cannot name it, the kernel is made to do it: see [`bell`].
+//! owner, or cannot name it, the kernel is made to do it: see [`bell`]. If the sender dies before, its message is in the
+//! queue and the registration used up; whoever uses the queue next tells the owner in its place ([`catch_up`]).
 
 pub mod bell;
 mod own;
@@ -20,7 +21,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use super::{Section, enter};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
-use crate::shm::layout::{F_NOTIFY, FIRED};
+use crate::shm::layout::{F_FIRING, F_MIXED_PIDS, F_NOTIFY, FIRED};
 use crate::sys::{futex, getpid, path::Path, tls::Tls};
 use crate::syscall;
 
@@ -63,6 +64,8 @@ pub(crate) struct Fired {
     by_bell: bool,
     /// The signal has been sent, or there shall be none.
     done: bool,
+    /// [`Header::firer`](crate::shm::layout::Header::firer) while it is this thread's to tell.
+    firer: u32,
 }
 
 pub(super) fn flock(number: u64, kind: i32) -> libc::flock {
@@ -105,7 +108,21 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
         forget(&section);
     }
     let pid = getpid();
+    if h.flags.load(Relaxed) & F_FIRING != 0 {
+        // The one before may have fired without anybody having been told (who registers again needs not be). What is
+        // noted of it goes: whoever is about to tell knows it.
+        if n.pid.load(Relaxed) != pid
+            && let Some(fired) = catch_up(&section, fd)
+        {
+            fired.deliver(map, tls, fd);
+        }
+        h.firer.store(0, Relaxed);
+        h.flags.fetch_and(!F_FIRING, Relaxed);
+    }
     let ticket = n.ticket.load(Relaxed).wrapping_add(1);
+    // First: whoever is killed in the middle of this has the byte locked until it has quite gone, and its number must
+    // not be the next one's.
+    n.ticket.store(ticket, Relaxed);
     let lock = match own::lock_kept(map) {
         Some(kept) if kept.pid == pid => kept,
         _ => take_lock(&section, fd, ticket, pid)?,
@@ -119,7 +136,6 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
     if what.kind == libc::SIGEV_SIGNAL {
         n.proc_dev.store(proc_dev(), Relaxed);
     }
-    n.ticket.store(ticket, Relaxed);
     let has_bell = own::entered(&section, what, ticket, lock, foreign);
     n.state.store(if has_bell { HAS_BELL } else { 0 }, Relaxed);
     h.touched_sec.store(super::coarse_seconds(), Relaxed);
@@ -269,12 +285,40 @@ fn forget(section: &Section<'_>) {
     }
 }
 
-/// A message has come into an empty queue that nobody was waiting at: the registration is used up.
+/// A message is about to come into an empty queue that nobody is waiting at: the registration is used up.
 #[cold]
 #[inline(never)]
 pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
     let h = section.map.header();
-    let n = &h.notify;
+    let fired = about_to_fire(section, fd);
+    // Used up, and to be told of, at one blow.
+    h.firer.store(fired.firer, Relaxed);
+    h.flags.fetch_xor(F_NOTIFY | (!h.flags.load(Relaxed) & F_FIRING), Release);
+    Some(fired)
+}
+
+/// A registration has fired ([`F_FIRING`]; then there is no other one yet): if whoever was about to tell its owner has died, that is the caller's task.
+#[cold]
+#[inline(never)]
+pub(super) fn catch_up(section: &Section<'_>, fd: i32) -> Option<Fired> {
+    let h = section.map.header();
+    let firer = h.firer.load(Acquire);
+    if firer == 0 {
+        // Told, but for the flag.
+        h.flags.fetch_and(!F_FIRING, Relaxed);
+        return None;
+    }
+    if !super::repair::is_dead(firer, h.flags.load(Relaxed) & F_MIXED_PIDS != 0) {
+        return None;
+    }
+    let fired = about_to_fire(section, fd);
+    h.firer.store(fired.firer, Relaxed);
+    Some(fired)
+}
+
+/// The registration in the segment, for the caller to tell its owner of.
+fn about_to_fire(section: &Section<'_>, fd: i32) -> Fired {
+    let n = &section.map.header().notify;
     let ticket = n.ticket.load(Relaxed);
     let mut fired = Fired {
         what: Registration { kind: n.kind.load(Relaxed), signo: n.signo.load(Relaxed), value: n.value.load(Relaxed) },
@@ -285,6 +329,7 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
         to_self: false,
         by_bell: false,
         done: false,
+        firer: section.tls.tid.load(Relaxed),
     };
     let state = n.state.load(Relaxed);
     match fired.what.kind {
@@ -310,8 +355,7 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
         }
         _ => fired.done = true,
     }
-    h.flags.fetch_and(!F_NOTIFY, Release);
-    Some(fired)
+    fired
 }
 
 /// Whether the caller may signal process `pid` (0: one that it cannot name).
@@ -379,12 +423,19 @@ const _: () = assert!(size_of::<Siginfo>() == 128);
 impl Fired {
     /// Tells the owner, before the send that set it off returns.
     #[cold]
-    pub(super) fn deliver(mut self, map: &Map, fd: i32) {
-        self.signal(map, fd);
-        if self.what.kind == libc::SIGEV_THREAD {
-            let n = &map.header().notify;
-            n.word.fetch_add(1, AcqRel);
-            futex::wake(&n.word, u32::MAX >> 1);
+    pub(super) fn deliver(mut self, map: &Map, tls: &Tls, fd: i32) {
+        let h = map.header();
+        // From here on the kernel marks our death there.
+        super::while_holding(tls, &h.firer, || {
+            self.signal(map, fd);
+            if self.what.kind == libc::SIGEV_THREAD {
+                h.notify.word.fetch_add(1, AcqRel);
+                futex::wake(&h.notify.word, u32::MAX >> 1);
+            }
+        });
+        // (Unless another registration has fired since.)
+        if h.firer.compare_exchange(self.firer, 0, Release, Relaxed).is_ok() {
+            h.flags.fetch_and(!F_FIRING, Relaxed);
         }
     }
 

@@ -14,6 +14,8 @@
 //! | receiving, after | FREE or TAKEN | received |
 //! | letting a sender in, word 0, slot FILLING | | the sender was told: its message is linked now |
 //! | joining or leaving a line | record not in its line | by its state: in line, or free; the dead one's own is free |
+//! | sending, the registration used up, before the slot is READY | F_FIRING, queue empty | not sent; the registration stands |
+//! | the same, after, its owner not told | F_FIRING | sent; the next who comes tells the owner (`notify::catch_up`) |
 //! | taking back from a stopped receiver | SERVED, word 0, slot not TAKEN by it | not sent; the receiver tries again |
 //!
 //! [`sweep`] also takes back what died outside the lock: messages being copied, waiters served but
@@ -28,8 +30,8 @@ use super::wait::{free_waiter, join_line, leave_line, line_of};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_ARMED, F_CORRUPT, F_MIXED_PIDS, F_TAPPED, FILLING, FREE, NONE, READY, TAKEN, TID_MASK, TOKENS_UNKNOWN, W_FREE,
-    W_OUT, W_QUEUED, W_SERVED, WAITERS, WORD_OUT, WORD_UNARMED, Waiter,
+    F_ARMED, F_CORRUPT, F_FIRING, F_MIXED_PIDS, F_NOTIFY, F_TAPPED, FILLING, FREE, NONE, READY, TAKEN, TID_MASK,
+    TOKENS_UNKNOWN, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS, WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::is_gone;
 use crate::sys::futex;
@@ -183,6 +185,11 @@ fn rebuild(map: &Map) -> Result<()> {
     // Tokens in the FIFO are counted anew at the next chance.
     h.tokens.store(TOKENS_UNKNOWN, Release);
     h.teller.store(0, Relaxed);
+    if ready == 0 && h.flags.load(Relaxed) & F_FIRING != 0 && is_dead(h.firer.load(Relaxed), foreign) {
+        // Its message did not get there, or is gone: the registration stands.
+        h.firer.store(0, Relaxed);
+        h.flags.fetch_xor(F_FIRING | (!h.flags.load(Relaxed) & F_NOTIFY), Relaxed);
+    }
     if ready > 0 {
         // The dead one may not have come to tell those who poll: the next operation does.
         h.flags.fetch_or(F_ARMED, Relaxed);
@@ -210,7 +217,7 @@ fn free_staged(map: &Map, w: &Waiter) {
 
 /// Whether a holder word tells of a thread that is no more: the kernel's mark, or (where thread ids
 /// mean something) nobody of that id.
-fn is_dead(holder: u32, foreign: bool) -> bool {
+pub(super) fn is_dead(holder: u32, foreign: bool) -> bool {
     holder & TID_MASK == 0 || (!foreign && is_gone(holder & TID_MASK))
 }
 

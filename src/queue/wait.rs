@@ -12,19 +12,20 @@
 //!   whoever meets the sleeper in line sends it out of it, to try again.
 //! * A sleeper that was stopped (SIGSTOP) is found out when the wake finds nobody asleep: it is then
 //!   taken out of the line and its message goes elsewhere.
-//! * A signal handler first takes its thread out of the line ([`handler_begins`]); when the call is
-//!   restarted it goes to the end, as in the kernel.
+//! * A signal handler first takes its thread out of the line ([`handler_begins`]), and gives back all that the call
+//!   has in the segment, for it may never return there (siglongjmp(3)). A restarted call begins anew, at the end of the
+//!   line, as in the kernel.
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize};
 
 use super::store::{give_back, link, restore, unlink_ready};
 use super::{After, Buffer, COPY_LOCKED, Section, commit_send, deliver_taken, enter, fill, poll, receive_first};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_ARMED, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_TAPPED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE, W_OUT,
-    W_QUEUED, W_SERVED, WORD_ASLEEP, WORD_OUT, WORD_UNARMED, Waiter,
+    F_ARMED, F_FIRING, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_TAPPED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE,
+    W_OUT, W_QUEUED, W_SERVED, WORD_ASLEEP, WORD_OUT, WORD_UNARMED, Waiter,
 };
 use crate::shm::lock::task_state;
 use crate::sys::futex::{self, Timespec};
@@ -47,16 +48,26 @@ pub struct Wait {
     /// CLOCK_REALTIME, absolute.
     pub deadline: Timespec,
     map: *const Map,
-    waiter: u32,
+    /// Its record, or [`NONE`] since a handler has run. Changed by this thread alone, in its handlers too.
+    waiter: AtomicU32,
     sender: u32,
     fd: i32,
     /// A handler without SA_RESTART has run: the call ends with EINTR unless it was served before.
     interrupted: AtomicU32,
+    /// Where a message goes; of a sender (`data` alone) where it is.
     buffer: Buffer,
+    /// Of a sender: bytes and priority of its message.
+    len: u32,
+    priority: u32,
+    /// It was served, and has its message, since before a handler ran: the result. Else [`OPEN`].
+    result: AtomicI64,
     /// `Tls::waiter` of the blocked call that this one's signal handler has interrupted.
     outer: AtomicUsize,
     outer_pending: usize,
 }
+
+/// `Wait::result`: none yet.
+const OPEN: i64 = i64::MIN;
 
 /// What a step of a blocking call has come to.
 pub enum Step {
@@ -277,11 +288,11 @@ fn put_back<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &Slot, after: 
         }
     }
     let was_empty = h.curmsgs.load(Relaxed) == 0;
-    restore(map, index, slot)?;
     let flags = h.flags.load(Relaxed);
-    if was_empty && flags & F_NOTIFY != 0 {
-        after.fire = super::notify::take(section, fd);
+    if flags & (F_NOTIFY | F_FIRING) != 0 {
+        after.fire = super::fire(section, fd, flags, was_empty);
     }
+    restore(map, index, slot)?;
     if flags & (F_POLLED | F_ARMED) != 0 {
         super::tell_pollers(section, fd, after);
     }
@@ -413,9 +424,12 @@ fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Resu
     join_line(map, line_of(map, w), index, w)?;
     note_cpu(map, wait.sender == 1);
     wait.map = map;
-    wait.waiter = index;
+    wait.waiter.store(index, Relaxed);
     wait.word = &w.word;
+    // Whatever the word holds by then, it is not what it sleeps for until `announce_sleep`.
+    wait.expected = tid | WORD_ASLEEP;
     wait.outer.store(tls.waiter.load(Relaxed), Relaxed);
+    wait.outer_pending = tls.outer_pending.load(Relaxed);
     map.pins.fetch_add(1, Relaxed);
     // From here on a handler takes us out of the line before it runs (put off until the unlock).
     tls.waiter.store(wait as *const Wait as usize, Release);
@@ -425,9 +439,13 @@ fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Resu
 /// After the unlock: a death from here on is announced in the wait word. (Before, nobody serves us.)
 /// Spins where that pays, then says that it sleeps.
 fn prepare_sleep(map: &Map, tls: &Tls, wait: &mut Wait) -> Result<()> {
-    let w = map.waiter(wait.waiter)?;
+    let index = wait.waiter.load(Relaxed);
+    if index == NONE {
+        // A handler has run since the unlock: the sleep ends at once.
+        return Ok(());
+    }
+    let w = map.waiter(index)?;
     let robust = tls.robust();
-    wait.outer_pending = robust.list_op_pending.load(Relaxed);
     let entry = (w.word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Relaxed));
     robust.list_op_pending.store(entry, Relaxed);
     announce_sleep(map, w, tls, wait);
@@ -535,9 +553,8 @@ fn let_peer_run(map: &Map, tls: &Tls, sending: bool) {
 fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
     let tid = tls.tid.load(Relaxed);
     wait.expected = tid | WORD_ASLEEP;
-    tls.waiter.store(wait as *const Wait as usize, Release);
-    // Each step fails if we were served or taken out of the line meanwhile; the sleep then ends at
-    // once.
+    // Each step fails if we were served or taken out of the line meanwhile, or a handler has given the record
+    // back; the sleep then ends at once.
     if w.word.compare_exchange(tid | WORD_UNARMED, tid, AcqRel, Relaxed).is_ok() {
         if !is_peer_here(map, w.kind.load(Relaxed) == 1) {
             spin(tls, false, || w.word.load(Acquire) == tid && w.state.load(Relaxed) == W_QUEUED);
@@ -551,7 +568,7 @@ fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
 /// Before a sleeper's thread takes the queue's lock, for which its pending pointer leaves the wait
 /// word: it is not to be served until it sleeps again.
 fn disarm(map: &Map, tls: &Tls, wait: &Wait) {
-    if let Ok(w) = map.waiter(wait.waiter) {
+    if let Ok(w) = map.waiter(wait.waiter.load(Relaxed)) {
         let tid = tls.tid.load(Relaxed);
         for armed in [tid | WORD_ASLEEP, tid] {
             let _ = w.word.compare_exchange(armed, tid | WORD_UNARMED, AcqRel, Relaxed);
@@ -575,7 +592,8 @@ pub unsafe fn send_or_wait(
     priority: u32,
     wait: &mut Wait,
 ) -> Result<Step> {
-    wait.init(fd, 1, Buffer { data: core::ptr::null_mut(), priority: core::ptr::null_mut() });
+    wait.init(fd, 1, Buffer { data: msg.cast_mut(), priority: core::ptr::null_mut() });
+    (wait.len, wait.priority) = (len, priority);
     let_peer_run(map, tls, true);
     let rank = my_rank(map, &map.header().senders);
     let (index, slot, section);
@@ -645,6 +663,14 @@ pub unsafe fn resume(tls: &Tls, wait: &mut Wait, slept: i32) -> Result<Step> {
             return Err(errno);
         }
     };
+    if wait.waiter.load(Relaxed) == NONE {
+        drop(section);
+        // SAFETY: the caller's contract.
+        let result = unsafe { begin_anew(map, tls, wait) };
+        // The pin of the first time; if it sleeps it has one more.
+        map.pins.fetch_sub(1, Relaxed);
+        return result;
+    }
     // SAFETY: the caller's contract.
     let result = unsafe { resume_locked(section, wait, slept) };
     if !matches!(result, Ok(Step::Sleep)) {
@@ -653,35 +679,51 @@ pub unsafe fn resume(tls: &Tls, wait: &mut Wait, slept: i32) -> Result<Step> {
     result
 }
 
+/// A handler has run, and has left nothing of the call ([`handler_begins`]): it is over, or is made anew.
+///
+/// # Safety
+///
+/// As [`resume`].
+unsafe fn begin_anew(map: &Map, tls: &Tls, wait: &mut Wait) -> Result<Step> {
+    match wait.result.load(Relaxed) {
+        OPEN => {}
+        result @ 0.. => return Ok(Step::Done(result as usize)),
+        errno => return Err(Errno(-errno as i32)),
+    }
+    if !wait.is_restarting() {
+        return Err(Errno::EINTR);
+    }
+    let (fd, buffer) = (wait.fd, wait.buffer);
+    // SAFETY: the caller's contract, all along.
+    unsafe {
+        if wait.sender == 1 {
+            let (len, priority) = (wait.len, wait.priority);
+            match super::try_send(map, tls, fd, buffer.data, len, priority) {
+                Err(Errno::EAGAIN) if !is_nonblocking(fd) => {
+                    send_or_wait(map, tls, fd, buffer.data, len, priority, wait)
+                }
+                done => done.map(|()| Step::Done(0)),
+            }
+        } else {
+            match super::try_receive(map, tls, fd, buffer) {
+                Err(Errno::EAGAIN) if !is_nonblocking(fd) => receive_or_wait(map, tls, fd, buffer, wait),
+                done => done.map(Step::Done),
+            }
+        }
+    }
+}
+
 /// # Safety
 ///
 /// As [`resume`].
 unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Result<Step> {
     let (map, tls) = (section.map, section.tls);
-    let w = map.waiter(wait.waiter)?;
+    let record = wait.waiter.load(Relaxed);
+    let w = map.waiter(record)?;
     let index = w.slot.load(Relaxed);
     match w.state.load(Relaxed) {
-        W_SERVED if wait.sender == 1 => {
-            free_waiter(map, wait.waiter, w);
-            Ok(Step::Done(0))
-        }
-        W_SERVED => {
-            let slot = map.slot(index)?;
-            let len = slot.len.load(Relaxed);
-            if slot.state.load(Relaxed) != TAKEN || len > map.msgsize {
-                return Err(Errno::EIO);
-            }
-            free_waiter(map, wait.waiter, w);
-            if len > COPY_LOCKED {
-                drop(section);
-                // SAFETY: the slot was given to us; the buffer is the caller's.
-                return unsafe { deliver_taken(map, tls, index, slot, len, wait.buffer) }.map(Step::Done);
-            }
-            // SAFETY: as above.
-            let copied = unsafe { super::copy_out(map, index, slot, len, wait.buffer) };
-            give_back(map, index, slot);
-            copied.map(|()| Step::Done(len as usize))
-        }
+        // SAFETY: the caller's contract.
+        W_SERVED => unsafe { take_served(section, wait, w) }.map(Step::Done),
         state @ (W_QUEUED | W_OUT) => {
             let ended = if slept == -libc::EINTR || wait.interrupted.load(Relaxed) != 0 {
                 Some(Errno::EINTR)
@@ -707,11 +749,41 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             if wait.sender == 1 {
                 give_back(map, index, map.slot(index)?);
             }
-            free_waiter(map, wait.waiter, w);
+            free_waiter(map, record, w);
             Err(ended.unwrap_or(Errno::EINTR))
         }
         _ => Err(Errno::EIO),
     }
+}
+
+/// What a served call returns: a receiver fetches its message. Releases the lock.
+///
+/// # Safety
+///
+/// As [`resume`].
+unsafe fn take_served(section: Section<'_>, wait: &Wait, w: &Waiter) -> Result<usize> {
+    let (map, tls) = (section.map, section.tls);
+    let record = wait.waiter.load(Relaxed);
+    if wait.sender == 1 {
+        free_waiter(map, record, w);
+        return Ok(0);
+    }
+    let index = w.slot.load(Relaxed);
+    let slot = map.slot(index)?;
+    let len = slot.len.load(Relaxed);
+    if slot.state.load(Relaxed) != TAKEN || len > map.msgsize {
+        return Err(Errno::EIO);
+    }
+    free_waiter(map, record, w);
+    if len > COPY_LOCKED {
+        drop(section);
+        // SAFETY: the slot was given to us; the buffer is the caller's.
+        return unsafe { deliver_taken(map, tls, index, slot, len, wait.buffer) };
+    }
+    // SAFETY: as above.
+    let copied = unsafe { super::copy_out(map, index, slot, len, wait.buffer) };
+    give_back(map, index, slot);
+    copied.map(|()| len as usize)
 }
 
 /// A restarted call: as if made anew, at the end of the line (its record and slot are kept).
@@ -721,29 +793,30 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
 /// As [`resume`].
 unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u32) -> Result<Step> {
     let (map, tls) = (section.map, section.tls);
+    let record = wait.waiter.load(Relaxed);
     let curmsgs = map.header().curmsgs.load(Relaxed);
     let blocks = if wait.sender == 1 { curmsgs >= map.maxmsg } else { curmsgs == 0 };
     if blocks && is_nonblocking(wait.fd) {
         if wait.sender == 1 {
             give_back(map, index, map.slot(index)?);
         }
-        free_waiter(map, wait.waiter, w);
+        free_waiter(map, record, w);
         return Err(Errno::EAGAIN);
     }
     if wait.sender == 1 && curmsgs < map.maxmsg {
-        free_waiter(map, wait.waiter, w);
+        free_waiter(map, record, w);
         let after = commit_send(&section, wait.fd, index, map.slot(index)?)?;
         section.finish(after, wait.fd);
         return Ok(Step::Done(0));
     }
     if wait.sender == 0 && curmsgs != 0 {
-        free_waiter(map, wait.waiter, w);
+        free_waiter(map, record, w);
         // SAFETY: the caller's contract.
         return unsafe { receive_first(section, wait.fd, wait.buffer) }.map(Step::Done);
     }
     w.ticket.store(next_ticket(map), Relaxed);
     w.word.store(tls.tid.load(Relaxed) | WORD_UNARMED, Relaxed);
-    join_line(map, line_of(map, w), wait.waiter, w)?;
+    join_line(map, line_of(map, w), record, w)?;
     drop(section);
     announce_sleep(map, w, tls, wait);
     Ok(Step::Sleep)
@@ -794,13 +867,18 @@ pub unsafe fn cancel(tls: &Tls, wait: &mut Wait) {
 
 fn cancel_locked<'a>(section: &Section<'a>, wait: &Wait, after: &mut After<'a>) -> Result<()> {
     let map = section.map;
-    let w = map.waiter(wait.waiter)?;
+    let record = wait.waiter.load(Relaxed);
+    if record == NONE {
+        // A handler has run: there is nothing left.
+        return Ok(());
+    }
+    let w = map.waiter(record)?;
     let index = w.slot.load(Relaxed);
     let state = w.state.load(Relaxed);
     if state == W_QUEUED {
         leave_line(map, line_of(map, w), w)?;
     }
-    free_waiter(map, wait.waiter, w);
+    free_waiter(map, record, w);
     match (state, wait.sender) {
         (W_SERVED, 0) => put_back(section, wait.fd, index, map.slot(index)?, after)?,
         (W_QUEUED | W_OUT, 1) => give_back(map, index, map.slot(index)?),
@@ -812,6 +890,11 @@ fn cancel_locked<'a>(section: &Section<'a>, wait: &Wait, after: &mut After<'a>) 
 /// A signal handler is about to run on a thread that is blocked: the kernel would have taken it out
 /// of the line. Called by `interpose::signal` with the handler's `sa_flags`, outside critical
 /// sections.
+///
+/// The handler may never return (siglongjmp(3)), and the frame with the `Wait` be gone. So nothing refers to that from here
+/// on, and the call has nothing in the segment any more; if it goes on, it begins anew ([`begin_anew`]), with the message
+/// as it is by then. A call that was served before ends as in the kernel: a receiver's message is copied before the handler runs.
+/// (What a jump leaves behind is the pin of the mapping, in this process.)
 pub fn handler_begins(tls: &Tls, sa_flags: i32) {
     let wait = tls.waiter.load(Acquire) as *const Wait;
     if wait.is_null() {
@@ -820,20 +903,46 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
     // SAFETY: `tls.waiter` points to the `Wait` of a call of this thread that has not finished,
     // and whose map is pinned.
     let (wait, map) = unsafe { (&*wait, &*(*wait).map) };
-    // The handler may never return (siglongjmp(3)), and the frame with the `Wait` be gone: nothing refers to
-    // it from here on. `announce_sleep` puts it back.
     tls.waiter.store(wait.outer.load(Relaxed), Relaxed);
     if sa_flags & libc::SA_RESTART == 0 {
         wait.interrupted.store(1, Relaxed);
     }
     disarm(map, tls, wait);
-    let Ok(_section) = enter(map, tls) else { return };
-    let Ok(w) = map.waiter(wait.waiter) else { return };
-    if w.state.load(Relaxed) == W_QUEUED && leave_line(map, line_of(map, w), w).is_ok() {
-        w.state.store(W_OUT, Relaxed);
-        // Not what the sleep expects: a restarted sleep ends at once.
-        w.word.store(tls.tid.load(Relaxed) | WORD_OUT, Release);
+    let Ok(section) = enter(map, tls) else { return };
+    let record = wait.waiter.load(Relaxed);
+    let Ok(w) = map.waiter(record) else { return };
+    match w.state.load(Relaxed) {
+        state @ (W_QUEUED | W_OUT) => {
+            if state == W_QUEUED && leave_line(map, line_of(map, w), w).is_err() {
+                return;
+            }
+            if wait.sender == 1
+                && let Ok(slot) = map.slot(w.slot.load(Relaxed))
+            {
+                give_back(map, w.slot.load(Relaxed), slot);
+            }
+            // Not what the sleep expects: a restarted sleep ends at once.
+            w.word.store(tls.tid.load(Relaxed) | WORD_OUT, Release);
+            free_waiter(map, record, w);
+            drop(section);
+        }
+        W_SERVED => {
+            // The program's handler may have faults blocked that a bad buffer would raise.
+            let faults = 1u64 << (libc::SIGSEGV - 1) | 1u64 << (libc::SIGBUS - 1);
+            let mut blocked = 0u64;
+            // SAFETY: the masks are locals of the size said.
+            let _ = unsafe { syscall!(SYS_rt_sigprocmask, libc::SIG_UNBLOCK, &raw const faults, &raw mut blocked, 8) };
+            // SAFETY: the call is blocked, and its buffer the caller's.
+            let result = unsafe { take_served(section, wait, w) };
+            // SAFETY: as above.
+            let _ = unsafe { syscall!(SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const blocked, 0, 8) };
+            let result = result.map_or_else(|errno| -i64::from(errno.0), |len| len as i64);
+            wait.result.store(result, Relaxed);
+        }
+        _ => return,
     }
+    wait.waiter.store(NONE, Relaxed);
+    tls.robust().list_op_pending.store(wait.outer_pending, Relaxed);
 }
 
 impl Wait {
@@ -842,6 +951,7 @@ impl Wait {
         self.sender = sender;
         self.buffer = buffer;
         self.interrupted.store(0, Relaxed);
+        self.result.store(OPEN, Relaxed);
     }
 
     /// Whether no handler without SA_RESTART has run.

@@ -39,10 +39,13 @@ pub const F_UNCHARGED: u32 = 128;
 /// `Header::flags`: somebody may be asleep in poll(2) until the queue has a message, and looks for itself when
 /// woken: the next message makes a packet.
 pub const F_ARMED: u32 = 256;
+/// `Header::flags`: a message has used up the registration, and whoever sent it ([`Header::firer`]) has not told the
+/// owner yet.
+pub const F_FIRING: u32 = 512;
 /// `Header::flags`: somebody may be tapping (`queue::tap`): every message sent is recorded, too.
-pub const F_TAPPED: u32 = 512;
+pub const F_TAPPED: u32 = 1024;
 /// Flags that send a fast path to its slow sibling.
-pub const F_SLOW: u32 = F_POLLED | F_POLLED_EDGE | F_NOTIFY | F_CORRUPT | F_DEAD | F_ARMED | F_TAPPED;
+pub const F_SLOW: u32 = F_POLLED | F_POLLED_EDGE | F_NOTIFY | F_CORRUPT | F_DEAD | F_ARMED | F_FIRING | F_TAPPED;
 
 /// `Header::tokens`: a writer has died, or is under way.
 pub const TOKENS_UNKNOWN: u32 = u32::MAX;
@@ -234,6 +237,9 @@ pub struct Header {
     pub retracted: AtomicU64,
     /// See [`Taps`].
     pub taps: Taps,
+    /// Thread id of whoever is about to tell the owner of a registration that has fired, 0 once that is done; the kernel
+    /// marks it if the thread dies meanwhile.
+    pub firer: AtomicU32,
 }
 const _: () = assert!(size_of::<Header>() == 896);
 const _: () = assert!(offset_of!(Header, lock) == 64);
