@@ -15,8 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -133,6 +136,42 @@ static void jump_out(void)
 	}
 	int status;
 	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+}
+
+/* More often than there are records of waiters (8,192), or slots for their messages, in one thread that lives. */
+static void jump_often(void)
+{
+	char buffer[64];
+	struct timespec soon;
+	open_queue(2, 64);
+	handle(SIGALRM, jump, 0);
+	for (volatile int sending = 0; sending < 2; sending++) {
+		for (volatile int i = 0; i < 9000; i++) {
+			if (sigsetjmp(back, 1) == 0) {
+				struct itimerval once = {{0, 0}, {0, 60}};
+				CHECK(setitimer(ITIMER_REAL, &once, NULL) == 0);
+				if (sending)
+					mq_send(queue, "c", 1, 0);
+				else
+					mq_receive(queue, buffer, sizeof buffer, NULL);
+				CHECK(!"returned");
+			}
+		}
+		soon = in(1);
+		if (sending) {
+			CHECK(messages() == 2);
+			CHECK(mq_timedsend(queue, "c", 1, 0, &soon) == -1 && errno == ETIMEDOUT);
+		} else {
+			CHECK(messages() == 0);
+			CHECK(mq_timedreceive(queue, buffer, sizeof buffer, NULL, &soon) == -1 && errno == ETIMEDOUT);
+			CHECK(mq_send(queue, "a", 1, 0) == 0 && mq_send(queue, "b", 1, 0) == 0);
+		}
+	}
+	/* None of those that were given up is there. */
+	CHECK(mq_receive(queue, buffer, sizeof buffer, NULL) == 1 && buffer[0] == 'a');
+	CHECK(mq_receive(queue, buffer, sizeof buffer, NULL) == 1 && buffer[0] == 'b');
+	CHECK(messages() == 0);
 	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
 }
 
@@ -447,6 +486,67 @@ static void no_keys_to_see(void)
 	}
 }
 
+/* Makes a queue in a child, and is faster with a queue of the same name. Kills the child when it has made so many system calls
+ * from there on; returns whether it came as far. */
+static int beaten_and_killed(int after)
+{
+	pid_t pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		CHECK(ptrace(PTRACE_TRACEME, 0, 0, 0) == 0);
+		raise(SIGSTOP);
+		_exit(mq_open(name, O_CREAT | O_RDWR, 0600, NULL) < 0);
+	}
+	int status, beaten = 0;
+	CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
+	CHECK(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD) == 0);
+	while (!beaten || after-- > 0) {
+		CHECK(ptrace(PTRACE_SYSCALL, pid, 0, 0) == 0 && waitpid(pid, &status, 0) == pid);
+		if (!WIFSTOPPED(status)) {
+			CHECK(beaten && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+			return 0;
+		}
+		struct { char bytes[512]; } info;
+		struct __ptrace_syscall_info *call = (void *)&info;
+		if (WSTOPSIG(status) == (SIGTRAP | 0x80) && !beaten) {
+			CHECK(ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info) > 0);
+			/* Its FIFO is the last thing that it makes before the name. */
+			if (call->op == PTRACE_SYSCALL_INFO_ENTRY
+			    && (call->entry.nr == SYS_mknodat
+#ifdef SYS_mknod
+			        || call->entry.nr == SYS_mknod
+#endif
+			        )) {
+				beaten = 1;
+				queue = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, NULL);
+				CHECK(queue >= 0);
+			}
+		}
+	}
+	CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, &status, 0) == pid);
+	return 1;
+}
+
+static void beaten(void)
+{
+	char other[80];
+	snprintf(name, sizeof name, "/crash-cases-%d", (int)getpid());
+	snprintf(other, sizeof other, "%s-other", name);
+	for (int after = 1, more = 1; more; after++) {
+		more = beaten_and_killed(after);
+		CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+		CHECK(after < 1000);
+	}
+	/* Whoever makes a queue while there are some without a name looks for what others have left. */
+	mqd_t nameless = mq_open(other, O_CREAT | O_EXCL | O_RDWR, 0600, NULL);
+	CHECK(nameless >= 0 && mq_unlink(other) == 0);
+	mqd_t q = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, NULL);
+	CHECK(q >= 0 && mq_close(q) == 0 && mq_unlink(name) == 0 && mq_close(nameless) == 0);
+	limit(82880);
+	q = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, NULL);
+	CHECK(q >= 0 && mq_close(q) == 0 && mq_unlink(name) == 0);
+}
+
 static void common_names(void)
 {
 	snprintf(name, sizeof name, "/crash-cases-%d", (int)getpid());
@@ -482,8 +582,8 @@ static void common_names(void)
 int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } cases[] = {
-		{"jump-out", jump_out}, {"handlers", handlers}, {"cancel", cancel}, {"killed-waiters", killed_waiters}, {"storm", storm},
-		{"common-names", common_names}, {"no-keys-to-see", no_keys_to_see},
+		{"jump-out", jump_out}, {"jump-often", jump_often}, {"handlers", handlers}, {"cancel", cancel}, {"killed-waiters", killed_waiters}, {"storm", storm},
+		{"common-names", common_names}, {"beaten", beaten}, {"no-keys-to-see", no_keys_to_see},
 	};
 	for (size_t i = 0; argc > 1 && i < sizeof cases / sizeof *cases; i++)
 		if (strcmp(argv[1], cases[i].name) == 0) {
