@@ -48,7 +48,7 @@ pub struct Wait {
     /// CLOCK_REALTIME, absolute.
     pub deadline: Timespec,
     map: *const Map,
-    /// Its record, or [`NONE`] since a handler has run. Changed by this thread alone, in its handlers too.
+    /// Its record, or [`NONE`]: a handler has run, or it has just ended. Changed by this thread alone, in its handlers too.
     waiter: AtomicU32,
     sender: u32,
     fd: i32,
@@ -665,6 +665,7 @@ pub unsafe fn resume(tls: &Tls, wait: &mut Wait, slept: i32) -> Result<Step> {
     };
     if wait.waiter.load(Relaxed) == NONE {
         drop(section);
+        tls.robust().list_op_pending.store(wait.outer_pending, Relaxed);
         // SAFETY: the caller's contract.
         let result = unsafe { begin_anew(map, tls, wait) };
         // The pin of the first time; if it sleeps it has one more.
@@ -749,7 +750,7 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             if wait.sender == 1 {
                 give_back(map, index, map.slot(index)?);
             }
-            free_waiter(map, record, w);
+            wait.give_record_back(map, w);
             Err(ended.unwrap_or(Errno::EINTR))
         }
         _ => Err(Errno::EIO),
@@ -763,9 +764,8 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
 /// As [`resume`].
 unsafe fn take_served(section: Section<'_>, wait: &Wait, w: &Waiter) -> Result<usize> {
     let (map, tls) = (section.map, section.tls);
-    let record = wait.waiter.load(Relaxed);
     if wait.sender == 1 {
-        free_waiter(map, record, w);
+        wait.give_record_back(map, w);
         return Ok(0);
     }
     let index = w.slot.load(Relaxed);
@@ -774,7 +774,7 @@ unsafe fn take_served(section: Section<'_>, wait: &Wait, w: &Waiter) -> Result<u
     if slot.state.load(Relaxed) != TAKEN || len > map.msgsize {
         return Err(Errno::EIO);
     }
-    free_waiter(map, record, w);
+    wait.give_record_back(map, w);
     if len > COPY_LOCKED {
         drop(section);
         // SAFETY: the slot was given to us; the buffer is the caller's.
@@ -800,17 +800,17 @@ unsafe fn start_over(section: Section<'_>, wait: &mut Wait, w: &Waiter, index: u
         if wait.sender == 1 {
             give_back(map, index, map.slot(index)?);
         }
-        free_waiter(map, record, w);
+        wait.give_record_back(map, w);
         return Err(Errno::EAGAIN);
     }
     if wait.sender == 1 && curmsgs < map.maxmsg {
-        free_waiter(map, record, w);
+        wait.give_record_back(map, w);
         let after = commit_send(&section, wait.fd, index, map.slot(index)?)?;
         section.finish(after, wait.fd);
         return Ok(Step::Done(0));
     }
     if wait.sender == 0 && curmsgs != 0 {
-        free_waiter(map, record, w);
+        wait.give_record_back(map, w);
         // SAFETY: the caller's contract.
         return unsafe { receive_first(section, wait.fd, wait.buffer) }.map(Step::Done);
     }
@@ -878,7 +878,7 @@ fn cancel_locked<'a>(section: &Section<'a>, wait: &Wait, after: &mut After<'a>) 
     if state == W_QUEUED {
         leave_line(map, line_of(map, w), w)?;
     }
-    free_waiter(map, record, w);
+    wait.give_record_back(map, w);
     match (state, wait.sender) {
         (W_SERVED, 0) => put_back(section, wait.fd, index, map.slot(index)?, after)?,
         (W_QUEUED | W_OUT, 1) => give_back(map, index, map.slot(index)?),
@@ -923,7 +923,7 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
             }
             // Not what the sleep expects: a restarted sleep ends at once.
             w.word.store(tls.tid.load(Relaxed) | WORD_OUT, Release);
-            free_waiter(map, record, w);
+            wait.give_record_back(map, w);
             drop(section);
         }
         W_SERVED => {
@@ -941,7 +941,6 @@ pub fn handler_begins(tls: &Tls, sa_flags: i32) {
         }
         _ => return,
     }
-    wait.waiter.store(NONE, Relaxed);
     tls.robust().list_op_pending.store(wait.outer_pending, Relaxed);
 }
 
@@ -952,6 +951,12 @@ impl Wait {
         self.buffer = buffer;
         self.interrupted.store(0, Relaxed);
         self.result.store(OPEN, Relaxed);
+    }
+
+    /// Gives the call's record back, which is in no line. Under the lock, so that a handler that comes at the unlock does
+    /// not take for its own what is another's by then.
+    fn give_record_back(&self, map: &Map, w: &Waiter) {
+        free_waiter(map, self.waiter.swap(NONE, Relaxed), w);
     }
 
     /// Whether no handler without SA_RESTART has run.
