@@ -1114,6 +1114,8 @@ int main(int argc, char **argv)
 		perror("memory");
 		return 2;
 	}
+	/* Until a worker has its handler. */
+	signal(SIGUSR1, SIG_IGN);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	prober = fork();
 	if (prober == 0)
