@@ -1260,6 +1260,51 @@ fn who_looks_gets_whole_messages_or_none() {
     assert_eq!((receive(&map, tls).unwrap().1, receive(&map, tls).unwrap().1), (2, 1));
 }
 
+/// So is one whose cgroup is frozen, though it seems to be asleep. (The freezer of cgroup v1 shows it in state D.)
+#[test]
+fn an_owner_that_is_frozen_is_waited_for() {
+    let groups =
+        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|at| format!("{at}/mqns-test-{}", std::process::id()));
+    let Some(group) = groups.iter().find(|group| {
+        std::fs::create_dir(group).is_ok()
+            && (std::path::Path::new(&format!("{group}/cgroup.freeze")).exists() || std::fs::remove_dir(group).is_err())
+    }) else {
+        return eprintln!("skipped: no cgroup can be made");
+    };
+    let set = |file: &str, what: &str| std::fs::write(format!("{group}/{file}"), what).unwrap();
+    let map = Map::anonymous(4, 64);
+    let owner = Process::fork(|| {
+        let section = enter(&map, tls::ready().unwrap()).unwrap();
+        while map.header().changed_sec.load(SeqCst) == 0 {
+            core::hint::spin_loop();
+        }
+        drop(section);
+    });
+    while map.header().lock.load(SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    set("cgroup.procs", &owner.0.to_string());
+    set("cgroup.freeze", "1");
+    while !std::fs::read_to_string(format!("{group}/cgroup.events")).unwrap().contains("frozen 1") {
+        std::thread::yield_now();
+    }
+    map.header().changed_sec.store(1, SeqCst);
+    let begun = Instant::now();
+    let waited = Duration::from_millis(1800);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(waited);
+            set("cgroup.freeze", "0");
+        });
+        // SAFETY: a slice is readable.
+        let sent = unsafe { try_send(&map, tls::ready().unwrap(), -1, b"x".as_ptr(), 1, 0) };
+        assert_eq!((sent, begun.elapsed() >= waited), (Ok(()), true));
+    });
+    drop(owner);
+    std::fs::remove_dir(group).unwrap();
+    map.unmap();
+}
+
 /// A queue's FIFO.
 fn fifo(name: &str) -> i32 {
     let path = std::ffi::CString::new(format!("/dev/shm/mqns-test-fifo-{name}-{}", std::process::id())).unwrap();

@@ -1173,7 +1173,7 @@ int main(int argc, char **argv)
 			for (unsigned i = below(300); i > 0; i--)
 				atomic_load(&shared->calm);
 		}
-		int victims[3], n = 0, wanted = shape == WOKEN ? 1 : 1 + (int)below(3);
+		int victims[6], n = 0, wanted = shape == WOKEN ? 1 : 1 + (int)below(6);
 		for (; n < wanted && n < workers(); n++, w = (w + 1) % workers()) {
 			if (shape == ROOM && w < ALIVE)
 				break;
