@@ -360,11 +360,13 @@ impl Closed {
     /// After the close: the queue goes if it was the last descriptor and the name is gone.
     #[cold]
     pub fn finish(self, tls: &'static Tls) {
+        crate::crash_point!("close.closed");
         let flags = self.map.header().flags.load(Ordering::Acquire);
         // To the kernel a descriptor of O_PATH is none of the queue's.
         if !self.path && (flags & F_NOTIFY != 0 || notify::any()) {
             notify::closed(self.map, tls);
         }
+        crate::crash_point!("close.unregistered");
         let pinned = maps::released(self.map);
         if flags & F_UNLINKED != 0 && flags & F_DEAD == 0 {
             ns::queues::destroy_if_unused(tls, &pinned);

@@ -364,6 +364,9 @@ impl Write for Text {
 
 /// What read(2) shows (mq_overview(7)).
 fn text(d: &Descriptor, tls: &'static Tls) -> Result<Text> {
+    if queue::is_in_doubt(d.map) {
+        queue::settle(d.map, d.fd);
+    }
     let (mut kind, mut signo, mut pid) = (0, 0, 0);
     if let Some((what, owner)) = notify::current(d.map, tls, d.fd)? {
         (kind, pid) = (what.kind, owner);

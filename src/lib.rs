@@ -15,6 +15,7 @@ pub mod look;
 pub mod maps;
 pub mod ns;
 pub mod offset;
+pub mod points;
 pub mod queue;
 pub mod shm;
 pub mod sys;

@@ -192,11 +192,12 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
     let follow = flags & libc::UMOUNT_NOFOLLOW == 0;
     // The directory is not to be open meanwhile.
     // Looking at a mount would count as a use of it, for MNT_EXPIRE.
-    let known = if vfs::any() && flags & libc::MNT_EXPIRE == 0 {
+    let find = || {
+        if !vfs::any() || flags & libc::MNT_EXPIRE != 0 {
+            return None;
+        }
         // SAFETY: a user pointer, which the kernel reads first.
         unsafe { vfs::root_at(AT, target, follow) }.map(|(place, dir)| fs::leaving(place, &dir))
-    } else {
-        None
     };
     const FLAGS: c_int = libc::MNT_FORCE | libc::MNT_DETACH | libc::MNT_EXPIRE | libc::UMOUNT_NOFOLLOW;
     let expiring = flags & libc::MNT_EXPIRE != 0 && flags & (libc::MNT_FORCE | libc::MNT_DETACH) != 0;
@@ -208,6 +209,7 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
     {
         return ret(result.map(|()| 0)) as c_int;
     }
+    let known = find();
     // SAFETY: the caller's contract.
     let mut result = unsafe { next(target, flags) };
     for _ in 0..MOST_LOOKERS {
@@ -221,6 +223,11 @@ pub unsafe extern "C" fn umount2(target: *const c_char, flags: c_int) -> c_int {
         };
     }
     vfs::look_again();
+    if result != 0
+        && let Some(stays) = &known
+    {
+        fs::stays(stays);
+    }
     // SAFETY: the kernel has read the path.
     let is_file = || unsafe { is_covered_file(target) };
     if result != 0 && ns::generous() && (kernel_says(Errno::EPERM) || kernel_says(Errno::ENOENT) && is_file()) {

@@ -365,6 +365,9 @@ pub unsafe extern "C" fn mqns_getsetattr(fd: c_int, new: *const MqAttr, old: *mu
         if !old.is_null() {
             let flags = if nonblocking { libc::O_NONBLOCK as i64 } else { 0 };
             let map = descriptor.map;
+            if queue::is_in_doubt(map) {
+                queue::settle(map, fd);
+            }
             fault::put_attr(old, flags, map.maxmsg, map.msgsize, queue::curmsgs(map))?;
         }
         Ok(0)

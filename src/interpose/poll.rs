@@ -115,6 +115,19 @@ fn readiness(fd: c_int) -> Option<u32> {
     if descriptor.is_path() { None } else { Some(poll::readiness(descriptor.map)) }
 }
 
+/// The same; should somebody have died who was at the queue, it is put right first.
+#[inline(always)]
+fn readiness_now(fd: c_int) -> Option<u32> {
+    let descriptor = desc::known(fd)?;
+    if descriptor.is_path() {
+        return None;
+    }
+    if crate::queue::is_in_doubt(descriptor.map) {
+        crate::queue::settle(descriptor.map, fd);
+    }
+    Some(poll::readiness(descriptor.map))
+}
+
 /// Before a sleep for `events` of a queue descriptor; false: it is not to begin.
 #[inline(always)]
 fn arm(tls: &'static Tls, fd: c_int, events: u32) -> bool {
@@ -181,7 +194,7 @@ impl Polled {
         let mut ready = 0;
         for entry in &mut self.fds[..self.len] {
             if entry.fd >= 0
-                && let Some(now) = readiness(entry.fd)
+                && let Some(now) = readiness_now(entry.fd)
             {
                 entry.revents = (now & entry.events as u32) as i16;
                 ready += usize::from(entry.revents != 0);
@@ -647,7 +660,7 @@ unsafe fn report(set: &epoll::Set, members: &[Member], events: *mut libc::epoll_
     let first = if members.len() > 1 { set.begin(count < members.len()) } else { 0 };
     for at in 0..members.len() {
         let member = &members[(first + at) % members.len()];
-        let now = readiness(member.fd).unwrap_or(0) & member.events;
+        let now = readiness_now(member.fd).unwrap_or(0) & member.events;
         if now == 0 {
             continue;
         }

@@ -40,6 +40,7 @@ unsafe fn replacing_image(envp: Strings, exec: impl FnOnce(Strings) -> c_int) ->
         let tls = member::tls();
         // The bridge first: one of the two holds the namespace all the time.
         let bridge = across::bridge(tls, Across::Exec, super::fd::has_high_numbers());
+        crate::crash_point!("exec.bridged");
         let guest = member::guest_execs(tls);
         let out_of_sight = bridge.as_ref().filter(|bridge| !bridge.is_in_sight());
         // SAFETY: the caller's contract.

@@ -265,6 +265,7 @@ pub fn adopt(candidates: &[i32]) -> bool {
     let mark = mark(file.0);
     if let Some(dir) = dir.or_else(|| life::directory_of(&file)) {
         member::begin(&file, &dir);
+        crate::crash_point!("exec.adopted");
         drop(file);
         if mark & UNTIDY != 0
             && let Ok(tls) = tls::ready()

@@ -1,15 +1,16 @@
 //! The small shared files: a namespace's limits and counts, and the accounts of RLIMIT_MSGQUEUE.
 
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
+use super::ledger::{NOTES, Note};
 use crate::abi::{DFLT_MSG, DFLT_MSGSIZE, DFLT_QUEUESMAX, Errno, Result};
 use crate::shm::gone;
 use crate::sys::path::{Fd, Path, may_grow_to};
 use crate::syscall;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsctl\x02");
-const ACCOUNTS_MAGIC: u64 = u64::from_ne_bytes(*b"mqnsacc\x02");
+const ACCOUNTS_MAGIC: u64 = u64::from_ne_bytes(*b"mqnsacc\x03");
 
 /// Size of the file `control`, bytes. No other file is likely to have it, so that a look at the size
 /// tells most files that are no namespace descriptors.
@@ -85,14 +86,14 @@ fn head(id: u64, secret: [u64; 2], user_ns: u64, maker: u64) -> [u64; 11] {
 
 /// One uid's account.
 #[repr(C)]
-struct Account {
+pub(super) struct Account {
     /// 1 + uid, 0: free.
     key: AtomicU64,
     /// Bytes charged.
-    bytes: AtomicU64,
+    pub(super) bytes: AtomicU64,
 }
 
-const ACCOUNTS: usize = 1022;
+const ACCOUNTS: usize = 941;
 
 /// The file `accounts` of a root directory: an open hash table.
 #[repr(C)]
@@ -105,7 +106,11 @@ pub struct Accounts {
     pub mounts: AtomicU64,
     /// How many virtual mounts have ever been made.
     pub virtuals: AtomicU64,
-    table: [Account; ACCOUNTS],
+    /// See [`super::ledger`], which alone uses the rest.
+    pub(super) lock: AtomicU32,
+    pad: [AtomicU32; 3],
+    pub(super) notes: [Note; NOTES],
+    pub(super) table: [Account; ACCOUNTS],
 }
 const _: () = assert!(size_of::<Accounts>() == 16384);
 
@@ -115,27 +120,35 @@ fn make(path: &Path, mode: u32, len: u64, head: &[u64]) -> Result<()> {
     if path.stat().is_ok() {
         return Ok(());
     }
+    let fill = |file: &Fd| {
+        let _growth = may_grow_to(len)?;
+        file.truncate(len)?;
+        // SAFETY: `head` is as long as said.
+        unsafe { syscall!(SYS_pwrite64, file.0, head.as_ptr(), size_of_val(head), 0)? };
+        file.chmod(mode)
+    };
+    let first = |done| if done == Err(Errno::EEXIST) { Ok(()) } else { done };
+    // Without a name, so that nothing is left should this process be killed.
+    if let Ok(file) = path.open_nameless(0o600) {
+        fill(&file)?;
+        crate::crash_point!("file.drafted");
+        match first(file.name(path)) {
+            // Without a proc file system it cannot get one.
+            Err(Errno::ENOENT) => {}
+            other => return other,
+        }
+    }
     let mut fresh = *path;
     fresh.push(b".")?;
     fresh.push_decimal(crate::sys::gettid() as u64)?;
     fresh.push(b".")?;
     fresh.push_hex(random())?;
     let file = fresh.open(libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
-    let done = (|| {
-        let _growth = may_grow_to(len)?;
-        file.truncate(len)?;
-        // SAFETY: `head` is as long as said.
-        unsafe { syscall!(SYS_pwrite64, file.0, head.as_ptr(), size_of_val(head), 0)? };
-        file.chmod(mode)?;
-        match fresh.rename(path, false) {
-            Err(Errno::EEXIST) => fresh.unlink(),
-            other => other,
-        }
-    })();
+    let done = fill(&file).and_then(|()| fresh.rename(path, false));
     if done.is_err() {
         let _ = fresh.unlink();
     }
-    done
+    first(done)
 }
 
 /// A number that two callers don't share.
@@ -193,6 +206,13 @@ pub fn is_sound(file: &Fd) -> bool {
 }
 
 impl Control {
+    /// A number that no other namespace under the root has. It tells nobody the secret.
+    pub(super) fn number(&self) -> u64 {
+        let mix =
+            |sum: u64, word: &AtomicU64| (sum ^ word.load(Relaxed)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        [&self.id, &self.secret[0], &self.secret[1]].into_iter().fold(0, mix)
+    }
+
     /// Makes the file, with the limits at their defaults.
     ///
     /// # Errors
@@ -335,7 +355,7 @@ impl Accounts {
         Ok(((at + core::mem::offset_of!(Accounts, mounts)) as *const AtomicU64, st.st_dev))
     }
 
-    fn account(&self, uid: u32, make: bool) -> Option<&Account> {
+    pub(super) fn account(&self, uid: u32, make: bool) -> Option<&Account> {
         let key = 1 + uid as u64;
         let start = (uid.wrapping_mul(0x9e37_79b9) >> 16) as usize % ACCOUNTS;
         for at in (start..ACCOUNTS).chain(0..start) {
@@ -358,31 +378,6 @@ impl Accounts {
         None
     }
 
-    /// Charges bytes to a uid, as long as its total stays within `limit`.
-    ///
-    /// # Errors
-    ///
-    /// EMFILE: it would not (RLIMIT_MSGQUEUE, mq_open(3)); the total as it is goes to `used`.
-    pub fn charge(&self, uid: u32, bytes: u64, limit: u64, used: &mut u64) -> Result<()> {
-        // A table full of uids charges nobody: better than refusing everybody.
-        let Some(account) = self.account(uid, true) else { return Ok(()) };
-        account
-            .bytes
-            .fetch_update(AcqRel, Acquire, |now| {
-                *used = now;
-                now.checked_add(bytes).filter(|&sum| sum <= limit)
-            })
-            .map(|_| ())
-            .map_err(|_| Errno::EMFILE)
-    }
-
-    /// Gives bytes back.
-    pub fn discharge(&self, uid: u32, bytes: u64) {
-        if let Some(account) = self.account(uid, false) {
-            let _ = account.bytes.fetch_update(AcqRel, Acquire, |now| Some(now.saturating_sub(bytes)));
-        }
-    }
-
     /// Bytes charged to a uid.
     pub fn used(&self, uid: u32) -> u64 {
         self.account(uid, false).map_or(0, |account| account.bytes.load(Relaxed))
@@ -395,13 +390,6 @@ impl Accounts {
             if key != 0 && bytes != 0 {
                 see((key - 1) as u32, bytes);
             }
-        }
-    }
-
-    /// Sets what is charged to a uid, after a recount.
-    pub fn set(&self, uid: u32, bytes: u64) {
-        if let Some(account) = self.account(uid, true) {
-            account.bytes.store(bytes, Release);
         }
     }
 }

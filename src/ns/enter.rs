@@ -97,6 +97,7 @@ fn unshare_with(tls: &Tls, flags: i32) -> Result<()> {
         Err(errno) if may_go_without(errno) => kernel_unshare(flags & !NEWIPC).map(|()| false)?,
         other => other.map(|()| true)?,
     };
+    crate::crash_point!("ns.kernel");
     note_kernel_namespaces(membership.place(), accepted);
     membership.assume(tls, whom);
     Ok(())

@@ -188,6 +188,7 @@ fn teardown_here(dir: &[u8]) -> Ended {
     if lock(&file, libc::LOCK_EX).is_err() {
         return Ended::No;
     }
+    crate::crash_point!("end.locked");
     match Control::look(&file) {
         // Its maker was killed before there was anything in it.
         None => {
@@ -196,7 +197,7 @@ fn teardown_here(dir: &[u8]) -> Ended {
         }
         // As a rule there is nothing but the directories.
         Some(Content { queues: 0, state: 0 }) => {
-            if Control::declare_dead(&file).is_ok() && remove_directories(dir) {
+            if Control::declare_dead(&file).is_ok() && remove_empty_directories(dir) {
                 return Ended::Gone;
             }
         }
@@ -208,6 +209,7 @@ fn teardown_here(dir: &[u8]) -> Ended {
         return Ended::No;
     }
     state.fetch_or(DEAD, Ordering::AcqRel);
+    crate::crash_point!("end.declared");
     if state.load(Ordering::Acquire) & MOUNTED != 0 && is_mounted(&place) {
         return Ended::Mounted;
     }
@@ -223,6 +225,7 @@ pub fn release(place: &Place) -> bool {
         return false;
     }
     queues::end(place);
+    crate::crash_point!("end.queues");
     bury(place);
     true
 }
@@ -256,13 +259,25 @@ fn bury(place: &Place) {
     if state & BOUND != 0 {
         let _ = bound_file(place).and_then(|path| path.unlink());
     }
-    if remove_directories(place.dir()) && state & MOUNTED != 0 {
+    // First: nobody would look for it there when the directories are gone.
+    if state & MOUNTED != 0 {
         crate::vfs::mount::leave(place);
     }
+    remove_directories(place.dir());
 }
 
 /// Removes the directories of a virtual namespace, unless queues are still there. Whether they are gone.
 pub fn remove_directories(dir: &[u8]) -> bool {
+    remove_all(dir, empty)
+}
+
+/// The same, unless somebody was killed who was making the first queue: he may be charged for it.
+fn remove_empty_directories(dir: &[u8]) -> bool {
+    remove_all(dir, |_| ())
+}
+
+/// The same; `empty` is to take away what is left in one of them.
+fn remove_all(dir: &[u8], empty: impl Fn(&Path)) -> bool {
     // In another user's namespace one is not led elsewhere.
     let trusted = if super::is_others(dir) { super::root_of(dir).len() } else { 0 };
     let sub = |name: &[u8]| Path::new(&[dir, name]).map(|path| path.beneath(trusted));
@@ -282,7 +297,9 @@ pub fn remove_directories(dir: &[u8]) -> bool {
         gone(sub(b"/q/f")?)?;
         emptied(b"/q")?;
         emptied(b"/sb")?;
+        crate::crash_point!("end.directories");
         let _ = sub(b"/control")?.unlink();
+        crate::crash_point!("end.control");
         sub(b"")?.remove_dir()
     };
     remove().is_ok()
@@ -482,6 +499,7 @@ pub fn collect_all(tls: &'static Tls) -> Result<usize> {
     let accounts = initial.accounts();
     accounts.looked.store(0, Ordering::Relaxed);
     crate::vfs::virtuals::collect();
+    crate::vfs::mount::collect();
     let dead = look(root.as_bytes(), accounts, usize::MAX);
     // In those of the caller that live on, what the killed had open without a name.
     find_below(&root, |own| {

@@ -195,6 +195,7 @@ fn unmap(map: usize) {
 /// Leaves a namespace, and ends it if nobody is left.
 fn give_up(map: usize, place: usize) {
     unmap(map);
+    crate::crash_point!("leave.unmapped");
     if place == UNKNOWN {
         if let Some(dir) = adopted_directory() {
             teardown(dir);
@@ -356,6 +357,7 @@ fn map_membership(file: &Fd, whom: For) -> Result<usize> {
 /// ENOENT: it is ending, or has ended.
 pub fn join(place: Referred, whom: For) -> Result<Membership> {
     let map = map_membership(&hold(&place, 0)?, whom)?;
+    crate::crash_point!("ns.joined");
     Ok(Membership { place: place.keep(), map })
 }
 
@@ -455,15 +457,21 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
     let dir = directory(own, id, secret)?;
     let made = (|| {
         dir.make_new_dir(if everybody { 0o755 } else { 0o700 })?;
+        crate::crash_point!("ns.directory");
         let made = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let file = Path::new(&[dir.as_bytes(), b"/control"])?.open(libc::O_RDWR | made, 0o600)?;
+        crate::crash_point!("ns.control");
         lock(&file, libc::LOCK_SH).map_err(|_| Errno::ENOENT)?;
+        crate::crash_point!("ns.held");
         file.chmod(if everybody { 0o666 } else { 0o600 })?;
         let user_ns = crate::sys::user_namespace();
         Control::fill(&file, dir.as_bytes(), id, secret, user_ns, uid)?;
+        crate::crash_point!("ns.filled");
         super::make_directories(&dir, everybody)?;
+        crate::crash_point!("ns.directories");
         let place = place(tls, dir.as_bytes())?;
         let map = map_membership(&file, whom)?;
+        crate::crash_point!("ns.joined");
         Ok(Membership { place: place.keep(), map })
     })();
     if made.is_err() {
@@ -510,6 +518,7 @@ impl Membership {
                 cshim_track_thread();
             }
         }
+        crate::crash_point!("ns.assumed");
         give_up(left.0, left.1);
     }
 
@@ -640,6 +649,7 @@ pub fn process_ends(tls: &Tls) {
     for own in owns {
         unmap(own.map.swap(0, Ordering::AcqRel));
     }
+    crate::crash_point!("exit.left");
     if let Some(dir) = adopted() {
         teardown(dir);
     }
@@ -677,6 +687,7 @@ pub fn after_fork(parent: u32) {
     if OWN_COUNT.load(Ordering::Relaxed) == 0 {
         return;
     }
+    crate::crash_point!("fork.begun");
     if let Some(mine) = own(parent) {
         let (map, place) = (mine.map.load(Ordering::Relaxed), mine.place.load(Ordering::Relaxed));
         let left = (PROCESS_MAP.load(Ordering::Relaxed), PROCESS.load(Ordering::Relaxed));

@@ -18,6 +18,7 @@
 pub mod across;
 pub mod control;
 pub mod enter;
+pub mod ledger;
 pub mod life;
 pub mod member;
 pub mod of_task;
@@ -709,7 +710,9 @@ fn make_initial(dir: &Path, id: u64) -> Result<()> {
     let is_own = is_safe_root(root.as_bytes()) && is_safe(&dir.stat()?);
     let trusted = if is_own { 0 } else { root.as_bytes().len() };
     make_directories(&dir.beneath(trusted), everybody)?;
+    crate::crash_point!("initial.directories");
     make_accounts(&root, everybody)?;
+    crate::crash_point!("initial.accounts");
     let control = control.beneath(trusted);
     Control::make(&control, if everybody { 0o666 } else { 0o600 }, id)
 }

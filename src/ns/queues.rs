@@ -16,6 +16,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::Place;
 use super::control::random;
+use super::ledger::{Change, Noted, Refused};
 use crate::abi::{self, Errno, FILENT_SIZE, HARD_MSGMAX, HARD_MSGSIZEMAX, MqAttr, NAME_MAX, Result, msgqueue_cost};
 use crate::desc;
 use crate::log::refused;
@@ -242,7 +243,9 @@ fn open_queue(tls: &'static Tls, place: &'static Place, st: &libc::stat, oflag: 
 /// ENOENT: the name is gone.
 pub fn open_named(tls: &'static Tls, map: &Pinned, oflag: i32) -> Result<i32> {
     let place = Place::of(map.place.load(Relaxed))?;
+    crate::crash_point!("open.mapped");
     let fd = open_fifo(map, &keyed(place, map.key, b".p")?, oflag)?;
+    crate::crash_point!("open.opened");
     // Who is taking the name away has looked whether the queue is open, and may not have seen this. Who has it open
     // already need not ask, and must not close what may carry his notification.
     if map.header().flags.load(Acquire) & F_UNLINKED != 0 && map.fds.load(Acquire) == 0 {
@@ -312,6 +315,7 @@ fn enter_table(map: &'static Map, fd: Fd, oflag: i32) -> Result<i32> {
     }
     let fd = fd.release();
     desc::insert(fd, map, oflag & libc::O_ACCMODE, oflag & libc::O_NONBLOCK != 0);
+    crate::crash_point!("open.entered");
     Ok(fd)
 }
 
@@ -368,6 +372,8 @@ struct Draft {
     place: &'static Place,
     made: bool,
     charged: bool,
+    /// Until the file says so.
+    noted: Option<Noted<'static>>,
     kept: bool,
     held: Hold,
 }
@@ -431,11 +437,26 @@ impl Draft {
             place,
             made: false,
             charged: false,
+            noted: None,
             kept: false,
             held: Hold::default(),
         };
         draft.file = draft_path(place, key, uid, cost)?;
         Ok(draft)
+    }
+
+    /// Counts and charges the queue, within the limits: ENOSPC (others were faster), EMFILE.
+    fn charge(&mut self, tls: &'static Tls) -> Result<()> {
+        self.noted = Some(admit(tls, self.place, self.key.0[0], self.uid, self.cost)?);
+        self.charged = true;
+        Ok(())
+    }
+
+    /// The file says that it is charged.
+    fn is_marked(&mut self) {
+        if let Some(noted) = self.noted.take() {
+            noted.settle();
+        }
     }
 
     /// Makes segment and FIFO of the queue whose file is `st`.
@@ -451,8 +472,10 @@ impl Draft {
         let segment = keyed(self.place, self.key, b".s")?;
         let file = self.held.beside(|| near.shorten(segment).open(libc::O_RDWR | MADE, 0o600))?;
         self.rest[1] = Some(segment);
+        crate::crash_point!("create.segment_made");
         file.chmod(0o666)?;
         file.truncate(layout.len)?;
+        crate::crash_point!("create.segment_sized");
         let mut map = Map::create(file.0, &layout, self.key.0[1])?;
         drop(file);
         match self.finish(near, st, &mut map, name, uid, oflag) {
@@ -469,6 +492,7 @@ impl Draft {
         let fifo = keyed(self.place, self.key, b".p")?;
         near.shorten(fifo).make_fifo(0o666)?;
         self.rest[2] = Some(fifo);
+        crate::crash_point!("create.fifo_made");
         let fifo = near.shorten(fifo);
         let fd = match self.held.beside(|| open_own_fifo(&fifo, oflag)) {
             // A umask that leaves nothing to the owner.
@@ -524,18 +548,25 @@ impl Drop for Draft {
         for path in self.rest.iter().rev().flatten() {
             let _ = path.unlink();
         }
-        if self.charged {
-            self.place.accounts().discharge(self.uid, self.cost);
-            count_down(self.place);
-        }
+        crate::crash_point!("create.emptied");
+        let given_back = if self.charged {
+            self.place.accounts().give_back(&change(self.place, self.key.0[0], self.uid, self.cost), |_| true)
+        } else {
+            None
+        };
+        crate::crash_point!("create.given_back");
         if self.made {
             let _ = self.file.unlink();
+        }
+        if let Some(given_back) = given_back {
+            given_back.settle();
         }
     }
 }
 
-fn count_down(place: &Place) {
-    let _ = place.control().queues_count.fetch_update(AcqRel, Acquire, |n| Some(n.saturating_sub(1)));
+/// What is charged for a queue, or given back. `number`: half of its key, which is in the name of its draft.
+fn change(place: &Place, number: u64, uid: u32, cost: u64) -> Change<'_> {
+    Change { control: place.control(), uid, cost, queue: number }
 }
 
 /// Creates a queue with default attributes by the mqueue file system, as open(2) with O_CREAT does: the
@@ -599,6 +630,7 @@ fn create_queue(
     // size what was charged.
     let file = draft.file.open(libc::O_RDWR | MADE, mode & 0o7777)?;
     draft.made = true;
+    crate::crash_point!("create.drafted");
     // As long as this is held it is not abandoned.
     lock_draft(&file)?;
     let st = file.stat()?;
@@ -606,9 +638,13 @@ fn create_queue(
         // It was taken for abandoned.
         return Err(Errno::ENOENT);
     }
-    admit(tls, place, uid, cost)?;
-    draft.charged = true;
+    crate::crash_point!("create.held");
+    draft.charge(tls)?;
+    crate::crash_point!("create.charged");
     file.truncate(FILENT_SIZE)?;
+    crate::crash_point!("create.marked");
+    draft.is_marked();
+    crate::crash_point!("create.settled");
     if st.st_mode & 0o6000 != 0 {
         // Which a change of size has taken away, where the caller has no privilege.
         file.chmod(st.st_mode & 0o7777)?;
@@ -622,7 +658,9 @@ fn create_queue(
     let squatted = |errno| if errno == Errno::EEXIST { Errno::ENOENT } else { errno };
     write_key(&mut draft.held, &near.shorten(path_of_key), draft.key, st.st_mode).map_err(squatted)?;
     draft.rest[0] = Some(path_of_key);
+    crate::crash_point!("create.keyed");
     let (map, fd) = draft.build(&near, &st, layout, name, uid, oflag)?;
+    crate::crash_point!("create.published");
 
     // The number will be one of these two.
     let in_table =
@@ -634,6 +672,7 @@ fn create_queue(
     // Where others may watch the directory they are to see that a file appears.
     let named = if mounted {
         draft.file.link(path).map(|()| {
+            crate::crash_point!("create.linked");
             let _ = draft.file.unlink();
         })
     } else {
@@ -644,6 +683,7 @@ fn create_queue(
         return Err(errno);
     }
     draft.kept = true;
+    crate::crash_point!("create.named");
     let fd = core::mem::take(&mut draft.held).hand_over(fd);
     let map = room.keep(map);
     if oflag & libc::O_DIRECT != 0 {
@@ -663,6 +703,7 @@ fn create_queue(
 /// The file with a queue's key, which must not exist.
 fn write_key(held: &mut Hold, path: &Path, key: Key, mode: u32) -> Result<()> {
     let file = held.beside(|| path.open(libc::O_WRONLY | MADE, 0o400))?;
+    crate::crash_point!("create.key_made");
     // SAFETY: the 16 bytes of the key.
     let written = unsafe { syscall!(SYS_pwrite64, file.0, key.0.as_ptr(), 16, 0) };
     // Unless it is what a umask has surely left.
@@ -707,11 +748,13 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
     }
     // SAFETY: the 16 bytes of the key.
     unsafe { syscall!(SYS_pwrite64, file.0, draft.key.0.as_ptr(), KEY_SIZE, 0)? };
-    admit(tls, place, st.st_uid, cost)?;
-    draft.charged = true;
+    draft.charge(tls)?;
     file.truncate(KEY_SIZE + 1)?;
+    crate::crash_point!("furnish.marked");
+    draft.is_marked();
     draft.held.file = Some(file);
     let (map, fd) = draft.build(&Near::new(place), st, layout, name, st.st_uid, libc::O_RDWR)?;
+    crate::crash_point!("furnish.published");
     // Whatever has been written to it.
     map.header().size.store(FILENT_SIZE + 1, Relaxed);
     let named = give_key(&draft.file, st).and_then(|()| draft.file.rename(&hidden(place, st.st_ino, b".k")?, false));
@@ -720,6 +763,7 @@ pub fn furnish(tls: &'static Tls, place: &'static Place, name: &[u8], st: &libc:
         return Err(if errno == Errno::EEXIST { Errno::ENOENT } else { errno });
     }
     draft.kept = true;
+    crate::crash_point!("furnish.named");
     drop(fd);
     Ok(room.keep(map))
 }
@@ -838,6 +882,7 @@ fn check_limits(tls: &'static Tls, place: &'static Place, attr: Option<&MqAttr>)
         // Some may only be waiting to be taken away.
         collect_orphans(tls, place);
         collect(tls, place);
+        place.accounts().catch_up(control);
         if is_full() {
             return Err(too_many(place));
         }
@@ -856,20 +901,35 @@ fn too_many(place: &Place) -> Errno {
 }
 
 /// Counts and charges a new queue: ENOSPC (others were faster), EMFILE.
-fn admit(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64) -> Result<()> {
-    // First: at the end of a system call a kill takes effect, which must not fall between what is counted here and the
-    // mark of it in the draft.
-    let limit = if generous() { u64::MAX } else { soft_limit()? };
-    let control = place.control();
-    let queues_max = control.queues_max.load(Relaxed) as u32;
-    let counted = control.queues_count.fetch_update(AcqRel, Acquire, |n| (n < queues_max).then_some(n + 1)).is_ok();
-    if !counted {
-        if !generous() && !may_exceed() {
-            return Err(too_many(place));
+fn admit(tls: &'static Tls, place: &'static Place, number: u64, uid: u32, cost: u64) -> Result<Noted<'static>> {
+    let mut limit = if generous() { u64::MAX } else { soft_limit()? };
+    let mut queues_max = place.control().queues_max.load(Relaxed) as u32;
+    let what = change(place, number, uid, cost);
+    let mut again = false;
+    loop {
+        match place.accounts().charge(&what, limit, queues_max) {
+            Ok(noted) => return Ok(noted),
+            Err(Refused::TooMany) if queues_max != u32::MAX && (generous() || may_exceed()) => queues_max = u32::MAX,
+            Err(Refused::TooMany) => return Err(too_many(place)),
+            Err(Refused::TooMuch(_)) if !again => {
+                // The account may include queues of processes that were killed, and of namespaces that ended with them.
+                super::life::look(place.root(), place.accounts(), usize::MAX);
+                collect_orphans(tls, place);
+                collect(tls, place);
+                crate::vfs::mount::collect();
+                again = true;
+                // Which may have taken its time.
+                limit = if generous() { u64::MAX } else { soft_limit()? };
+            }
+            Err(Refused::TooMuch(used)) => {
+                refused(format_args!(
+                    "mq_open: EMFILE: RLIMIT_MSGQUEUE of uid {uid}: need {cost} bytes, used {used} of {limit} \
+                     (this is not the limit on open files)"
+                ));
+                return Err(Errno::EMFILE);
+            }
         }
-        control.queues_count.fetch_add(1, AcqRel);
     }
-    charge(tls, place, uid, cost, limit).inspect_err(|_| count_down(place))
 }
 
 /// ENOSPC: RLIMIT_FSIZE forbids the segment, its longest file.
@@ -913,26 +973,6 @@ fn soft_limit() -> Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Charges the creator.
-fn charge(tls: &'static Tls, place: &'static Place, uid: u32, cost: u64, limit: u64) -> Result<()> {
-    let mut used = 0;
-    if place.accounts().charge(uid, cost, limit, &mut used).is_ok() {
-        return Ok(());
-    }
-    // The account may include queues of processes that were killed, and of namespaces that ended with them.
-    super::life::look(place.root(), place.accounts(), usize::MAX);
-    collect_orphans(tls, place);
-    collect(tls, place);
-    let result = place.accounts().charge(uid, cost, limit, &mut used);
-    if result.is_err() {
-        refused(format_args!(
-            "mq_open: EMFILE: RLIMIT_MSGQUEUE of uid {uid}: need {cost} bytes, used {used} of {limit} \
-             (this is not the limit on open files)"
-        ));
-    }
-    result
-}
-
 /// mq_unlink(2).
 ///
 /// # Errors
@@ -972,6 +1012,7 @@ pub fn unlink(tls: &'static Tls, place: &'static Place, name: &[u8]) -> Result<(
             Err(errno) => return Err(errno),
         }
     };
+    crate::crash_point!("unlink.aside");
     let renamed = match aside.stat() {
         // Taken away by somebody who looks for such.
         Err(Errno::ENOENT) => return Ok(()),
@@ -1027,6 +1068,7 @@ fn take_aside(place: &Place, path: &Path, aside: &Path) -> Result<()> {
     if place.was_mounted() && is_owner() {
         match path.link(aside) {
             Ok(()) => {
+                crate::crash_point!("unlink.linked");
                 let removed = path.unlink();
                 if removed.is_err() {
                     let _ = aside.unlink();
@@ -1069,7 +1111,9 @@ fn charge_link(place: &Place, map: &Map) -> Result<Path> {
 fn retire(tls: &'static Tls, near: &Near, map: &Map) -> Result<()> {
     // Whoever opens the FIFO from now on sees this afterwards, and gives up; who did so before is seen here.
     map.header().flags.fetch_or(F_UNLINKED, AcqRel);
+    crate::crash_point!("unlink.marked");
     if map.fds.load(Acquire) == 0 && ask(&near.keyed(map.key, b".p")?) == Err(Errno::ENXIO) {
+        crate::crash_point!("unlink.unused");
         forget_draft(near.place, map);
         destroy(near, map, None);
         return Ok(());
@@ -1093,6 +1137,7 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
     forget_draft(place, map);
     let fifo = keyed(place, map.key, b".d")?;
     let _ = keyed(place, map.key, b".p")?.rename(&fifo, true);
+    crate::crash_point!("nameless.moved");
     let link = charge_link(place, map)?;
     let linked = match fifo.link(&link) {
         Err(Errno::ENOENT) => {
@@ -1106,6 +1151,7 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
         }
         other => other,
     };
+    crate::crash_point!("nameless.linked");
     // On a full file system there may be no room for it. The name is gone all the same: the last close takes the charge
     // off, or whoever looks.
     if linked != Err(Errno::EEXIST) {
@@ -1116,22 +1162,24 @@ fn nameless(place: &Place, map: &Map) -> Result<()> {
     Ok(())
 }
 
-/// Takes back what is charged, if nobody has yet: who sets the flag in the queue's header does, before the system
-/// call that takes the link away, at whose end a kill would take effect. Without the queue the link decides.
-fn uncharge(place: &Place, map: Option<&Map>, link: Option<&Path>, uid: u32, cost: u64) {
-    let discharge = || {
-        place.accounts().discharge(uid, cost);
-        count_down(place);
+/// Gives back what is charged for a queue without a name, if nobody has yet, as the flag in its header says; without the
+/// queue the link does. `ino`: of its file.
+fn uncharge(place: &Place, map: Option<&Map>, link: Option<&Path>, ino: u64, uid: u32, cost: u64) {
+    let is_due = |_| match map {
+        Some(map) => map.header().flags.load(Acquire) & F_UNCHARGED == 0,
+        None => link.is_some_and(|link| link.stat().is_ok()),
     };
-    if let Some(map) = map
-        && map.header().flags.fetch_or(F_UNCHARGED, AcqRel) & F_UNCHARGED == 0
-    {
-        discharge();
+    // Not by the key, which those without the queue do not know.
+    let noted = place.accounts().give_back(&change(place, ino, uid, cost), is_due);
+    if let Some(map) = map {
+        map.header().flags.fetch_or(F_UNCHARGED, AcqRel);
     }
-    if link.is_some_and(|link| link.unlink().is_ok()) {
-        if map.is_none() {
-            discharge();
-        }
+    crate::crash_point!("destroy.marked");
+    let unlinked = link.is_some_and(|link| link.unlink().is_ok());
+    if let Some(noted) = noted {
+        noted.settle();
+    }
+    if unlinked {
         let _ = place.control().nameless.fetch_update(AcqRel, Acquire, |n| Some(n.saturating_sub(1)));
     }
 }
@@ -1162,9 +1210,12 @@ fn remove_files(near: &Near, ino: u64, key: Option<Key>) {
     if let Some(key) = key {
         let gone = |kind| near.keyed(key, kind).and_then(|path| path.unlink()).is_ok();
         let _ = gone(b".p") || gone(b".d");
+        crate::crash_point!("destroy.fifo");
         let _ = gone(b".s");
+        crate::crash_point!("destroy.segment");
     }
     let _ = near.hidden(ino, b".k").and_then(|path| path.unlink());
+    crate::crash_point!("destroy.key");
     // Unless it has been taken away by somebody else already, and another file mistaken for it (see `unlink`).
     if let Ok(aside) = near.hidden(ino, b".x")
         && aside.stat().is_ok_and(|st| st.st_ino == ino)
@@ -1224,7 +1275,9 @@ pub fn destroy_if_unused(_tls: &'static Tls, map: &Map) {
 fn destroy(near: &Near, map: &Map, link: Option<&Path>) {
     let (place, h) = (near.place, map.header());
     h.flags.fetch_or(F_DEAD, AcqRel);
-    uncharge(place, Some(map), link, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
+    crate::crash_point!("destroy.dead");
+    uncharge(place, Some(map), link, map.ino, h.owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize));
+    crate::crash_point!("destroy.uncharged");
     queue::notify::bell::remove(map);
     // Of another user the files stay for its owner's `collect`; the memory goes now, but for the
     // page that says that the queue is dead.
@@ -1277,6 +1330,7 @@ pub fn end(place: &Place) {
     });
     collect_orphans(tls, place);
     collect(tls, place);
+    crate::crash_point!("end.names");
     each(place, b"/q/x", |name| {
         let beside = |kind: &[u8]| place.path(&[b"/q/x/", &name[..name.len().min(32)], kind]);
         let held = [&b".d"[..], b".p"].iter().any(|kind| beside(kind).is_ok_and(|fifo| is_open(&fifo)));
@@ -1337,14 +1391,14 @@ pub fn collect(tls: &'static Tls, place: &'static Place) -> usize {
         }
         match map_queue(tls, place, ino, None) {
             Ok(map) => {
-                uncharge(place, Some(&map), Some(&link), uid as u32, cost);
+                uncharge(place, Some(&map), Some(&link), ino, uid as u32, cost);
                 maps::tidy(tls, map);
             }
             // Its files go after the charge has been taken off: the link was made by one of several who found it
             // without a name, too late.
             Err(Errno::ENOENT) => drop(link.unlink()),
             // Another user's.
-            Err(_) => uncharge(place, None, Some(&link), uid as u32, cost),
+            Err(_) => uncharge(place, None, Some(&link), ino, uid as u32, cost),
         }
         removed += 1;
     });
@@ -1446,8 +1500,8 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     /// Seconds, for files whose mode forbids to ask; making a queue takes well under a millisecond.
     const OLD: i64 = 10;
     let mut parts = name.split(|&b| b == b'.');
-    let (Some(_), Some(uid), Some(cost)) =
-        (parts.next(), parts.next().and_then(decimal), parts.next().and_then(decimal))
+    let half = parts.next().and_then(|first| first.strip_prefix(b"t")).and_then(hex);
+    let (Some(number), Some(uid), Some(cost)) = (half, parts.next().and_then(decimal), parts.next().and_then(decimal))
     else {
         return false;
     };
@@ -1496,13 +1550,19 @@ fn abandoned(place: &Place, name: &[u8], nobody: bool) -> bool {
     {
         let _ = path.unlink();
     }
-    // Last what the rest is found by, at one blow with the charge: a kill takes effect at the end of a system call.
+    crate::crash_point!("abandoned.emptied");
     // The size is that which a file gets once it is charged for: a queue's, or a key's and more.
-    if now.st_size as u64 != 0 && now.st_size as u64 != KEY_SIZE {
-        place.accounts().discharge(uid as u32, cost);
-        count_down(place);
-    }
+    let is_due = |noted| {
+        let is_marked = |st: libc::stat| st.st_size as u64 != 0 && st.st_size as u64 != KEY_SIZE;
+        path.stat().is_ok_and(|it| it.st_ino == st.st_ino && (noted || is_marked(it)))
+    };
+    let given_back = place.accounts().give_back(&change(place, number, uid as u32, cost), is_due);
+    crate::crash_point!("abandoned.given_back");
+    // Last what the rest is found by.
     let _ = path.unlink();
+    if let Some(given_back) = given_back {
+        given_back.settle();
+    }
     true
 }
 

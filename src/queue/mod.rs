@@ -113,8 +113,9 @@ impl<'a> Section<'a> {
     #[inline(always)]
     fn finish(self, after: After<'a>, fd: i32) {
         let (map, tls) = (self.map, self.tls);
-        if after.tapped.is_some() {
-            // A handler might not come back, and those who tap sleep on.
+        let has_to_tell = after.tapped.is_some() || after.fire.is_some();
+        if has_to_tell {
+            // A handler might not come back, and those who tap sleep on, or the owner of a registration does.
             tls.enter_critical();
         }
         let mut fire = after.fire;
@@ -125,6 +126,7 @@ impl<'a> Section<'a> {
                 Some(fired) => {
                     // Without a gap in which the kernel would not mark our death.
                     let outer = self.into_held().release_towards(&map.header().firer);
+                    crate::crash_point!("firer.unlocked");
                     fired.deliver(map, tls, fd);
                     tls.robust().list_op_pending.store(outer, Relaxed);
                 }
@@ -133,10 +135,12 @@ impl<'a> Section<'a> {
         }
         if let Some(tapped) = after.tapped {
             tapped.tell(map, tls, fd);
-            tls.leave_critical();
         }
         if let Some(fired) = fire {
             fired.deliver(map, tls, fd);
+        }
+        if has_to_tell {
+            tls.leave_critical();
         }
     }
 }
@@ -147,6 +151,34 @@ impl<'a> Section<'a> {
 fn is_as_it_seems(map: &Map) -> bool {
     let h = map.header();
     h.lock.load(Acquire) & libc::FUTEX_OWNER_DIED == 0 && h.flags.load(Relaxed) & (F_CORRUPT | F_DEAD) == 0
+}
+
+/// Whether somebody has died who was changing the queue, or about to tell those who poll or are registered for
+/// notification: what is read without the lock need not be right then, until [`settle`] has put it right.
+#[inline(always)]
+pub fn is_in_doubt(map: &Map) -> bool {
+    let h = map.header();
+    (h.lock.load(Acquire) | h.teller.load(Relaxed) | h.firer.load(Relaxed)) & libc::FUTEX_OWNER_DIED != 0
+}
+
+/// Puts right what a dead one has left, and does what it did not come to do. `fd` is a descriptor of the queue.
+#[cold]
+#[inline(never)]
+pub fn settle(map: &Map, fd: i32) {
+    if let Ok(tls) = crate::sys::tls::ready()
+        && let Ok(section) = enter(map, tls)
+    {
+        stand_in(&section, fd);
+    }
+}
+
+/// Does what a dead one did not come to do once its change was made. Under the lock.
+#[inline(always)]
+fn stand_in(section: &Section<'_>, fd: i32) {
+    if is_in_doubt(section.map) {
+        notify::stand_in(section, fd);
+        poll::stand_in(section, fd);
+    }
 }
 
 /// Sends, unless that would block.
@@ -199,15 +231,10 @@ fn send_and_tell(section: Section<'_>, fd: i32, index: u32, slot: &Slot) -> Resu
 #[cold]
 #[inline(never)]
 fn catch_up(section: Section<'_>, fd: i32) {
-    let mut after = After::default();
-    let flags = section.map.header().flags.load(Relaxed);
-    if flags & (F_POLLED | F_ARMED) != 0 {
+    stand_in(&section, fd);
+    if section.map.header().flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {
         poll::sync(&section, fd, false);
     }
-    if flags & F_FIRING != 0 {
-        after.fire = notify::catch_up(&section, fd);
-    }
-    section.finish(after, fd);
 }
 
 /// Whether a message could be read: a byte of each page.
@@ -248,6 +275,7 @@ unsafe fn fill<'a>(section: &Section<'a>, msg: *const u8, len: u32, priority: u3
     }
     slot.len.store(len, Relaxed);
     slot.priority.store(priority, Relaxed);
+    crate::crash_point!("send.filled");
     Ok((index, slot))
 }
 
@@ -278,6 +306,7 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
         after.fire = fire(section, fd, flags, was_empty);
     }
     link(map, index, slot)?;
+    crate::crash_point!("send.committed");
     if flags & F_SLOW != 0 {
         if flags & (F_POLLED | F_ARMED) != 0 {
             tell_pollers(section, fd, &mut after);
@@ -376,6 +405,7 @@ unsafe fn stage_large<'a>(
     }
     slot.len.store(len, Relaxed);
     slot.priority.store(priority, Relaxed);
+    crate::crash_point!("send.filled");
     Ok((index, slot))
 }
 
@@ -445,17 +475,21 @@ unsafe fn receive_first(section: Section<'_>, fd: i32, buffer: Buffer) -> Result
         slot.holder.store(tls.tid.load(Relaxed), Relaxed);
         // Commit: the message is this thread's.
         slot.state.store(TAKEN, Release);
+        crate::crash_point!("receive.taken");
         receive_and_tell(section, fd)?;
         // SAFETY: the caller's contract; the slot is ours.
         return unsafe { deliver_taken(map, tls, index, slot, len, buffer) };
     }
     // SAFETY: the caller's contract; the slot has `len` bytes.
     let copied = unsafe { copy_out(map, index, slot, len, buffer) };
+    crate::crash_point!("receive.copied");
     unlink_first(map, index, slot)?;
+    crate::crash_point!("receive.unlinked");
     // Commit: the message is gone from the queue.
     give_back(map, index, slot);
+    crate::crash_point!("receive.freed");
     let h = map.header();
-    if h.senders.head.load(Relaxed) == NONE && h.flags.load(Relaxed) & (F_POLLED | F_ARMED) == 0 {
+    if h.senders.head.load(Relaxed) == NONE && h.flags.load(Relaxed) & (F_POLLED | F_ARMED | F_FIRING) == 0 {
         h.used_sec.store(coarse_seconds(), Relaxed);
         drop(section);
     } else {
@@ -478,6 +512,9 @@ fn receive_and_tell(section: Section<'_>, fd: i32) -> Result<()> {
 fn after_receive<'a>(section: &Section<'a>, fd: i32, after: &mut After<'a>) -> Result<()> {
     let h = section.map.header();
     h.used_sec.store(coarse_seconds(), Relaxed);
+    if h.flags.load(Relaxed) & F_FIRING != 0 {
+        notify::stand_in(section, fd);
+    }
     let mut passed_on = false;
     if h.senders.head.load(Relaxed) != NONE {
         wait::let_sender_in(section, after)?;
@@ -519,6 +556,7 @@ fn blame(map: &Map, fault: fault::Fault) -> Errno {
 unsafe fn deliver_taken(map: &Map, tls: &Tls, index: u32, slot: &Slot, len: u32, buffer: Buffer) -> Result<usize> {
     // SAFETY: the caller's contract.
     let copied = while_holding(tls, &slot.holder, || unsafe { copy_out(map, index, slot, len, buffer) });
+    crate::crash_point!("receive.delivered");
     let section = enter(map, tls)?;
     give_back(map, index, slot);
     drop(section);

@@ -111,10 +111,8 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
     if h.flags.load(Relaxed) & F_FIRING != 0 {
         // The one before may have fired without anybody having been told (who registers again needs not be). What is
         // noted of it goes: whoever is about to tell knows it.
-        if n.pid.load(Relaxed) != pid
-            && let Some(fired) = catch_up(&section, fd)
-        {
-            fired.deliver(map, tls, fd);
+        if n.pid.load(Relaxed) != pid {
+            stand_in(&section, fd);
         }
         h.firer.store(0, Relaxed);
         h.flags.fetch_and(!F_FIRING, Relaxed);
@@ -127,6 +125,7 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
         Some(kept) if kept.pid == pid => kept,
         _ => take_lock(&section, fd, ticket, pid)?,
     };
+    crate::crash_point!("notify.locked");
     n.lock.store(lock.number, Relaxed);
     n.kind.store(what.kind, Relaxed);
     n.signo.store(what.signo, Relaxed);
@@ -139,7 +138,9 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
     let has_bell = own::entered(&section, what, ticket, lock, foreign);
     n.state.store(if has_bell { HAS_BELL } else { 0 }, Relaxed);
     h.touched_sec.store(super::coarse_seconds(), Relaxed);
+    crate::crash_point!("notify.recorded");
     h.flags.fetch_or(F_NOTIFY, Relaxed);
+    crate::crash_point!("notify.registered");
     Ok(ticket)
 }
 
@@ -169,11 +170,13 @@ pub fn current(map: &Map, tls: &Tls, fd: i32) -> Result<Option<(Registration, i3
 /// EIO: damaged.
 pub fn unregister(map: &Map, tls: &Tls, fd: i32) -> Result<()> {
     let section = enter(map, tls)?;
+    super::stand_in(&section, fd);
     let h = map.header();
     if h.flags.load(Relaxed) & F_NOTIFY != 0 && h.notify.pid.load(Relaxed) == getpid() {
         // A process of another pid namespace may have the same id: then the lock is not ours, and
         // dropping ours leaves it.
         drop_locks(&section, fd);
+        crate::crash_point!("notify.unlocked");
         if holder(fd, h.notify.lock.load(Relaxed)).is_none() {
             forget(&section);
             own::removed(&section);
@@ -285,6 +288,18 @@ fn forget(section: &Section<'_>) {
     }
 }
 
+/// A registration may have fired, and whoever was about to tell its owner have died: tells it. Under the lock.
+#[cold]
+pub(super) fn stand_in(section: &Section<'_>, fd: i32) {
+    let h = section.map.header();
+    if h.flags.load(Relaxed) & F_FIRING == 0 {
+        // Nothing to tell, whatever stands there.
+        h.firer.store(0, Relaxed);
+    } else if let Some(fired) = catch_up(section, fd) {
+        fired.deliver_locked(section, fd);
+    }
+}
+
 /// A message is about to come into an empty queue that nobody is waiting at: the registration is used up.
 #[cold]
 #[inline(never)]
@@ -294,6 +309,7 @@ pub(super) fn take(section: &Section<'_>, fd: i32) -> Option<Fired> {
     // Used up, and to be told of, at one blow.
     h.firer.store(fired.firer, Relaxed);
     h.flags.fetch_xor(F_NOTIFY | (!h.flags.load(Relaxed) & F_FIRING), Release);
+    crate::crash_point!("notify.fired");
     Some(fired)
 }
 
@@ -334,7 +350,10 @@ fn about_to_fire(section: &Section<'_>, fd: i32) -> Fired {
     let state = n.state.load(Relaxed);
     match fired.what.kind {
         // Before the flag falls: `fate` looks in this order.
-        libc::SIGEV_THREAD => mark_fired(section.map, ticket, 0),
+        libc::SIGEV_THREAD => {
+            mark_fired(section.map, ticket, 0);
+            crate::crash_point!("notify.marked");
+        }
         libc::SIGEV_SIGNAL if fired.what.signo > 0 && state & EXECED == 0 => {
             if own::any()
                 && let Some(kept) = own::lock_kept(section.map)
@@ -424,15 +443,29 @@ impl Fired {
     /// Tells the owner, before the send that set it off returns.
     #[cold]
     pub(super) fn deliver(mut self, map: &Map, tls: &Tls, fd: i32) {
-        let h = map.header();
         // From here on the kernel marks our death there.
-        super::while_holding(tls, &h.firer, || {
-            self.signal(map, fd);
-            if self.what.kind == libc::SIGEV_THREAD {
-                h.notify.word.fetch_add(1, AcqRel);
-                futex::wake(&h.notify.word, u32::MAX >> 1);
-            }
-        });
+        super::while_holding(tls, &map.header().firer, || self.tell(map, fd));
+        self.told(map);
+    }
+
+    /// The same under the lock. (If we die, repair leaves it to the next one.)
+    fn deliver_locked(mut self, section: &Section<'_>, fd: i32) {
+        self.tell(section.map, fd);
+        self.told(section.map);
+    }
+
+    fn tell(&mut self, map: &Map, fd: i32) {
+        self.signal(map, fd);
+        if self.what.kind == libc::SIGEV_THREAD {
+            let n = &map.header().notify;
+            n.word.fetch_add(1, AcqRel);
+            futex::wake(&n.word, u32::MAX >> 1);
+            crate::crash_point!("notify.signalled");
+        }
+    }
+
+    fn told(&self, map: &Map) {
+        let h = map.header();
         // (Unless another registration has fired since.)
         if h.firer.compare_exchange(self.firer, 0, Release, Relaxed).is_ok() {
             h.flags.fetch_and(!F_FIRING, Relaxed);
@@ -482,5 +515,6 @@ impl Fired {
         };
         // SAFETY: the structure is a local of the size of siginfo_t.
         let _ = unsafe { syscall!(SYS_rt_sigqueueinfo, owner, self.what.signo, &raw const info) };
+        crate::crash_point!("notify.signalled");
     }
 }

@@ -147,7 +147,9 @@ impl Section<'_> {
         let (map, tls) = (self.map, self.tls);
         tls.enter_critical();
         let outer = self.into_held().release_towards(&map.header().teller);
+        crate::crash_point!("tell.unlocked");
         let written = add(fd).is_ok();
+        crate::crash_point!("tell.written");
         told(map, tls, fd, written);
         tls.robust().list_op_pending.store(outer, Relaxed);
         tls.leave_critical();
@@ -178,6 +180,15 @@ fn told(map: &Map, tls: &Tls, fd: i32, written: bool) {
     }
 }
 
+/// Whoever was to tell those who poll may be dead: tells them.
+#[cold]
+pub(super) fn stand_in(section: &Section<'_>, fd: i32) {
+    let told = !is_being_told(section.map);
+    if told && section.map.header().flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {
+        sync(section, fd, true);
+    }
+}
+
 /// Brings the packets in step with the queue, under its lock. `edge`: the operation is one after
 /// which an edge-triggered poller gets an event even though the state may look the same.
 #[cold]
@@ -197,6 +208,7 @@ pub(super) fn sync(section: &Section<'_>, fd: i32, edge: bool) {
     if !follows {
         // One is enough, and it stays.
         if want > 0 && (have > 0 || add(fd).is_ok()) {
+            crate::crash_point!("packets.added");
             have = have.max(1);
             h.flags.fetch_and(!F_ARMED, Relaxed);
         }
@@ -211,13 +223,17 @@ pub(super) fn sync(section: &Section<'_>, fd: i32, edge: bool) {
             let _ = remove(fd, &mut have);
         }
         while have < most && add(fd).is_ok() {
+            crate::crash_point!("packets.added");
             have += 1;
         }
     }
     while have < want.min(most) && add(fd).is_ok() {
+        crate::crash_point!("packets.added");
         have += 1;
     }
-    while have > want && remove(fd, &mut have).is_ok() {}
+    while have > want && remove(fd, &mut have).is_ok() {
+        crate::crash_point!("packets.removed");
+    }
     // If a call failed somebody else has interfered with the FIFO: count anew next time.
     h.tokens.store(if have == want && !being_told { want } else { TOKENS_UNKNOWN }, Relaxed);
 }

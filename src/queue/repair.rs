@@ -45,6 +45,7 @@ use crate::syscall;
 #[cold]
 #[inline(never)]
 pub(super) fn repair(map: &Map) -> Result<()> {
+    crate::crash_point!("lock.inherited");
     let result = rebuild(map);
     if result.is_err() {
         map.header().flags.fetch_or(F_CORRUPT, Relaxed);
@@ -88,6 +89,8 @@ fn rebuild(map: &Map) -> Result<()> {
         }
     }
 
+    crate::crash_point!("repair.waiters");
+
     // Slots.
     let mut newest = h.seq.load(Relaxed);
     let order = Scratch::new(high.max(waiter_high) as usize)?;
@@ -110,6 +113,7 @@ fn rebuild(map: &Map) -> Result<()> {
             _ => give_back(map, index, slot),
         }
     }
+    crate::crash_point!("repair.slots");
     h.level0.store(0, Relaxed);
     h.level1.iter().for_each(|word| word.store(0, Relaxed));
     h.seq.store(newest, Relaxed);
@@ -123,6 +127,8 @@ fn rebuild(map: &Map) -> Result<()> {
     }
     h.curmsgs.store(ready as u32, Relaxed);
     h.qsize.store(bytes, Relaxed);
+
+    crate::crash_point!("repair.rebuilt");
 
     // Lines.
     for line in [&h.receivers, &h.senders] {
@@ -175,6 +181,7 @@ fn rebuild(map: &Map) -> Result<()> {
             }
         }
     }
+    crate::crash_point!("repair.lines");
     order.sort(queued);
     for at in 0..queued {
         let index = order.index(at);
@@ -184,16 +191,23 @@ fn rebuild(map: &Map) -> Result<()> {
     }
     // Tokens in the FIFO are counted anew at the next chance.
     h.tokens.store(TOKENS_UNKNOWN, Release);
-    h.teller.store(0, Relaxed);
-    if ready == 0 && h.flags.load(Relaxed) & F_FIRING != 0 && is_dead(h.firer.load(Relaxed), foreign) {
-        // Its message did not get there, or is gone: the registration stands.
-        h.firer.store(0, Relaxed);
-        h.flags.fetch_xor(F_FIRING | (!h.flags.load(Relaxed) & F_NOTIFY), Relaxed);
+    let firer = h.firer.load(Relaxed);
+    if h.flags.load(Relaxed) & F_FIRING != 0 && firer != 0 && is_dead(firer, foreign) {
+        if ready == 0 {
+            // Its message did not get there, or is gone: the registration stands.
+            h.firer.store(0, Relaxed);
+            h.flags.fetch_xor(F_FIRING | (!h.flags.load(Relaxed) & F_NOTIFY), Relaxed);
+        } else {
+            // The next who looks tells its owner.
+            h.firer.store(libc::FUTEX_OWNER_DIED, Relaxed);
+        }
     }
     if ready > 0 {
-        // The dead one may not have come to tell those who poll: the next operation does.
         h.flags.fetch_or(F_ARMED, Relaxed);
     }
+    // The dead one may not have come to tell those who poll either (`is_in_doubt`).
+    h.teller.store(libc::FUTEX_OWNER_DIED, Relaxed);
+    crate::crash_point!("repair.done");
     Ok(())
 }
 

@@ -75,8 +75,10 @@ pub fn link(map: &Map, index: u32, slot: &Slot) -> Result<()> {
     let seq = h.seq.load(Relaxed).wrapping_add(1);
     slot.seq.store(seq, Relaxed);
     link_in_ring(map, index, slot)?;
+    crate::crash_point!("send.linked");
     // Commit: from here on the message is in the queue, whatever happens to the sender.
     slot.state.store(READY, Release);
+    crate::crash_point!("send.ready");
     // Afterwards, so that it is the number of messages sent whoever dies where: repair finds it by the slots.
     h.seq.store(h.seq.load(Relaxed).wrapping_add(1), Relaxed);
     h.curmsgs.store(h.curmsgs.load(Relaxed).wrapping_add(1), Relaxed);

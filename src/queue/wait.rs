@@ -104,6 +104,7 @@ impl Wake<'_> {
             return;
         }
         let outer = section.into_held().release_towards(&self.waiter.word);
+        crate::crash_point!("wake.unlocked");
         let woken = futex::wake(&self.waiter.word, 1);
         tls.robust().list_op_pending.store(outer, Relaxed);
         if woken == 0 {
@@ -234,6 +235,7 @@ fn serve_first<'a>(
             w.slot.store(slot, Relaxed);
         }
         w.state.store(W_SERVED, Relaxed);
+        crate::crash_point!("handover.marked");
         let ticket = w.ticket.load(Relaxed);
         let mut seen = w.word.load(Relaxed);
         while seen & TID_MASK != 0 {
@@ -304,9 +306,13 @@ fn put_back<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &Slot, after: 
 #[inline(never)]
 pub(super) fn hand_over<'a>(section: &Section<'a>, index: u32, slot: &Slot) -> Result<Option<Wake<'a>>> {
     slot.state.store(TAKEN, Release);
+    crate::crash_point!("handover.taken");
     note_cpu(section.map, true);
     match serve_first(section, &section.map.header().receivers, Some(index))? {
-        Some((_, _, wake)) => Ok(Some(wake)),
+        Some((_, _, wake)) => {
+            crate::crash_point!("handover.served");
+            Ok(Some(wake))
+        }
         None => {
             slot.holder.store(section.tls.tid.load(Relaxed), Relaxed);
             slot.state.store(FILLING, Release);
@@ -326,6 +332,7 @@ pub(super) fn let_sender_in<'a>(section: &Section<'a>, after: &mut After<'a>) ->
     note_cpu(map, false);
     match serve_first(section, &map.header().senders, None)? {
         Some((_, w, mut wake)) => {
+            crate::crash_point!("letin.served");
             let index = w.slot.load(Relaxed);
             let slot = map.slot(index)?;
             if slot.state.load(Relaxed) != FILLING {
@@ -433,12 +440,14 @@ fn enqueue(section: &Section<'_>, wait: &mut Wait, slot: u32, rank: i32) -> Resu
     map.pins.fetch_add(1, Relaxed);
     // From here on a handler takes us out of the line before it runs (put off until the unlock).
     tls.waiter.store(wait as *const Wait as usize, Release);
+    crate::crash_point!("wait.queued");
     Ok(())
 }
 
 /// After the unlock: a death from here on is announced in the wait word. (Before, nobody serves us.)
 /// Spins where that pays, then says that it sleeps.
 fn prepare_sleep(map: &Map, tls: &Tls, wait: &mut Wait) -> Result<()> {
+    crate::crash_point!("wait.unlocked");
     let index = wait.waiter.load(Relaxed);
     if index == NONE {
         // A handler has run since the unlock: the sleep ends at once.
@@ -561,6 +570,7 @@ fn announce_sleep(map: &Map, w: &Waiter, tls: &Tls, wait: &mut Wait) {
         }
         if w.state.load(Relaxed) == W_QUEUED {
             let _ = w.word.compare_exchange(tid, tid | WORD_ASLEEP, AcqRel, Relaxed);
+            crate::crash_point!("wait.asleep");
         }
     }
 }
@@ -655,6 +665,7 @@ pub unsafe fn receive_or_wait(map: &Map, tls: &Tls, fd: i32, buffer: Buffer, wai
 pub unsafe fn resume(tls: &Tls, wait: &mut Wait, slept: i32) -> Result<Step> {
     // SAFETY: `map` is pinned while the call is blocked.
     let map = unsafe { &*wait.map };
+    crate::crash_point!("wait.woken");
     disarm(map, tls, wait);
     let section = match enter(map, tls) {
         Ok(section) => section,
@@ -742,6 +753,7 @@ unsafe fn resume_locked(section: Section<'_>, wait: &mut Wait, slept: i32) -> Re
             if state == W_QUEUED {
                 leave_line(map, line_of(map, w), w)?;
                 w.state.store(W_OUT, Relaxed);
+                crate::crash_point!("wait.left");
             }
             if ended.is_none() {
                 // SAFETY: the caller's contract.

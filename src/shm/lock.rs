@@ -58,6 +58,22 @@ pub fn lock<'a>(
     foreign: impl Fn() -> bool,
     repair: impl FnOnce() -> Result<()>,
 ) -> Result<Held<'a>> {
+    lock_within(word, tls, foreign, repair, u64::MAX)
+}
+
+/// The same, but waits no longer than about so many nanoseconds while the lock is held by the same owner.
+///
+/// # Errors
+///
+/// As [`lock`].
+#[inline(always)]
+pub fn lock_within<'a>(
+    word: &'a AtomicU32,
+    tls: &'a Tls,
+    foreign: impl Fn() -> bool,
+    repair: impl FnOnce() -> Result<()>,
+    most_ns: u64,
+) -> Result<Held<'a>> {
     let robust = tls.robust();
     let outer = robust.list_op_pending.load(Ordering::Relaxed);
     tls.enter_critical();
@@ -69,7 +85,7 @@ pub fn lock<'a>(
     if word.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed).is_ok() {
         return Ok(Held { word, tls });
     }
-    match lock_slow(word, tls, tid, foreign) {
+    match lock_slow(word, tls, tid, foreign, most_ns) {
         Ok(owner_died) => {
             let held = Held { word, tls };
             if owner_died {
@@ -87,7 +103,7 @@ pub fn lock<'a>(
 
 #[cold]
 #[inline(never)]
-fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) -> Result<bool> {
+fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool, most_ns: u64) -> Result<bool> {
     let outer = tls.outer_pending.load(Ordering::Relaxed);
     let mut spins = 0;
     let mut yields = 0;
@@ -147,7 +163,7 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
                 return Ok(true);
             }
         }
-        if doubt.grows(owner, state, trust_ns) && word.load(Ordering::Relaxed) == asleep {
+        if (doubt.grows(owner, state, trust_ns) || doubt.held_ns >= most_ns) && word.load(Ordering::Relaxed) == asleep {
             return Err(Errno::EIO);
         }
         trust_ns = (trust_ns * 2).min(MOST_TRUST_NS);
@@ -163,6 +179,8 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
 #[derive(Default)]
 struct Doubt {
     owner: u32,
+    /// For how long it has been the same.
+    held_ns: u64,
     asleep_ns: u64,
     unseen_ns: u64,
     /// 1 + its CPU time at the first look.
@@ -175,6 +193,7 @@ impl Doubt {
         if owner != self.owner {
             *self = Doubt { owner, ..Doubt::default() };
         }
+        self.held_ns += since_ns;
         match state {
             Some(b'T' | b't' | b'D') => self.asleep_ns = 0,
             Some(b'S') => {
@@ -190,7 +209,10 @@ impl Doubt {
             }
             Some(_) => {
                 self.asleep_ns = 0;
-                let Some(has_ns) = cpu_time_ns(owner) else { return self.grows(owner, None, since_ns) };
+                let Some(has_ns) = cpu_time_ns(owner) else {
+                    self.unseen_ns += since_ns;
+                    return self.unseen_ns >= TOO_LONG_UNSEEN_NS;
+                };
                 if self.had_ns == 0 {
                     self.had_ns = has_ns + 1;
                 }

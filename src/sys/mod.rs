@@ -7,6 +7,7 @@ pub mod fault;
 pub mod futex;
 pub mod local;
 pub mod path;
+pub mod point;
 pub mod proc;
 pub mod tls;
 

@@ -155,6 +155,19 @@ impl Path {
         Ok(Fd(fd as i32))
     }
 
+    /// A new file in the directory of this path, without a name: [`Fd::name`] gives it one.
+    ///
+    /// # Errors
+    ///
+    /// EOPNOTSUPP, EISDIR: the file system, or the kernel, has no such files.
+    pub fn open_nameless(&self, mode: u32) -> Result<Fd> {
+        let end = self.as_bytes().iter().rposition(|&b| b == b'/').ok_or(Errno::EINVAL)?;
+        let mut dir = Path::new(&[&self.as_bytes()[..end]])?;
+        // Of the trusted directory itself nothing is beneath that could be a link.
+        dir.trusted = if end > self.trusted as usize { self.trusted } else { 0 };
+        dir.open(libc::O_TMPFILE | libc::O_RDWR | if dir.trusted != 0 { libc::O_NOFOLLOW } else { 0 }, mode)
+    }
+
     #[cold]
     #[inline(never)]
     fn open_beneath(&self, flags: i32, mode: u32) -> Result<Fd> {
@@ -404,6 +417,18 @@ impl Fd {
         // SAFETY: `bytes` is as long as said.
         let written = unsafe { syscall!(SYS_pwrite64, self.0, bytes.as_ptr(), bytes.len(), at)? };
         if written == bytes.len() { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
+    /// linkat(2): the file of [`Path::open_nameless`] gets its name.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST. ENOENT: there is no proc file system.
+    pub fn name(&self, to: &Path) -> Result<()> {
+        let link = self.link()?;
+        let flags = libc::AT_SYMLINK_FOLLOW;
+        // SAFETY: both paths are NUL-terminated.
+        to.reach(|dir, at| unsafe { syscall!(SYS_linkat, libc::AT_FDCWD, link.as_ptr(), dir, at, flags) }).map(|_| ())
     }
 
     /// `/proc/thread-self/fd/N`, which leads to the file, to be followed.

@@ -107,11 +107,13 @@ pub fn enter(place: &Place) -> Result<()> {
         Err(Errno::EEXIST) => {}
         other => other?,
     }
+    crate::crash_point!("mount.registered");
     let mounts = &place.accounts().mounts;
     if mounts.load(Ordering::Acquire) == 0 {
         super::await_lookers();
     }
     mounts.fetch_add(1, Ordering::AcqRel);
+    crate::crash_point!("mount.counted");
     place.control().state.fetch_or(MOUNTED, Ordering::AcqRel);
     Ok(())
 }
@@ -195,24 +197,88 @@ fn mount_id(fd: i32) -> u64 {
     if got.is_ok() && x.stx_mask & STATX_MNT_ID != 0 { x.stx_mnt_id } else { 0 }
 }
 
+/// A file of the register under a hidden name, held by a flock: complete when it appears. Those of the killed are told
+/// by that nobody holds them ([`collect`]).
+pub struct Draft {
+    file: Fd,
+    at: Path,
+    path: Path,
+}
+
+impl Draft {
+    /// What is to become `path`.
+    ///
+    /// # Errors
+    ///
+    /// Those of making a file.
+    pub fn new(path: &Path, content: &[u8]) -> Result<Draft> {
+        for _ in 0..20 {
+            let mut at = *path;
+            at.push(b".")?;
+            at.push_hex(ns::control::random())?;
+            let file = at.open(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
+            // Unless it has been taken for one that was left.
+            if ns::member::lock(&file, libc::LOCK_EX).is_ok() && file.stat()?.st_nlink != 0 {
+                let draft = Draft { file, at, path: *path };
+                draft.file.write_at(content, 0)?;
+                draft.file.chmod(0o644)?;
+                return Ok(draft);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Gives it its name; `replace` is false: EEXIST if there is something.
+    ///
+    /// # Errors
+    ///
+    /// Those of rename(2).
+    pub fn publish(self, replace: bool) -> Result<()> {
+        self.at.rename(&self.path, replace)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // It is not there any more, if it has got its name.
+        let _ = self.at.unlink();
+    }
+}
+
+/// Takes away what those have left in the register who were killed while they mounted something.
+pub fn collect() {
+    let Ok(dir) = register() else { return };
+    if !is_register(&dir) {
+        return;
+    }
+    let Ok(open) = dir.open_own(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW) else { return };
+    crate::sys::path::each_entry(&open, |name| {
+        // `INODE.ID` and `vMNTNS.DEV.INODE.LEVEL` have one part less.
+        let parts = if name.first() == Some(&b'v') { 5 } else { 3 };
+        if name.split(|&b| b == b'.').count() != parts {
+            return;
+        }
+        let Ok(path) = Path::new(&[dir.as_bytes(), b"/", name]) else { return };
+        if let Ok(file) = path.open_own(libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            && file.stat().is_ok_and(|st| is_word_of_trust(&st))
+            && ns::member::lock(&file, libc::LOCK_EX).is_ok()
+        {
+            let _ = path.unlink();
+        }
+    });
+}
+
 fn write_record(path: &Path, record: &Record) -> Result<()> {
-    // Complete when it appears, and in the place of whatever is there: others may make files of that name.
-    let mut draft = *path;
-    draft.push(b".")?;
-    draft.push_hex(ns::control::random())?;
-    let file = draft.open(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
+    // In the place of whatever is there: others may make files of that name.
     let mut bytes = [0u8; 257];
     bytes[0] = u8::from(record.noexec);
     bytes[1..=record.len].copy_from_slice(record.source());
-    let written = file.write_at(&bytes[..=record.len], 0);
-    let mut done = written.and_then(|()| file.chmod(0o644)).and_then(|()| draft.rename(path, true));
-    if done == Err(Errno::EISDIR) {
-        done = take_away(path).and_then(|()| draft.rename(path, true));
+    let draft = Draft::new(path, &bytes[..=record.len])?;
+    crate::crash_point!("mount.drafted");
+    if path.stat().is_ok_and(|st| st.st_mode & libc::S_IFMT == libc::S_IFDIR) {
+        take_away(path)?;
     }
-    if done.is_err() {
-        let _ = draft.unlink();
-    }
-    done
+    draft.publish(true)
 }
 
 /// The same by the mount point, which copies in other mount namespaces have as well.
@@ -369,6 +435,7 @@ pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resul
     let record = Record::new(flags & libc::MS_NOEXEC != 0, source);
     let done = match detached(place, attributes_of(flags)) {
         Ok(tree) => {
+            crate::crash_point!("mount.detached");
             const F_EMPTY_PATH: u32 = 4;
             const T_EMPTY_PATH: u32 = 0x40;
             // SAFETY: NUL-terminated paths.
@@ -381,6 +448,7 @@ pub fn mount(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resul
     if matches!(done, Err(Errno::EPERM)) && ns::generous() {
         return super::virtuals::mount(place, on, flags, source);
     }
+    crate::crash_point!("mount.attached");
     note(place, &done?, &record);
     Ok(())
 }
@@ -465,20 +533,32 @@ pub fn set_read_only(place: &Referred, read_only: bool) -> Result<()> {
 /// A mount that is about to be taken off: what [`unmounted`] has to know.
 pub struct Leaving {
     place: Referred,
-    record: Result<Path>,
+    path: Result<Path>,
+    record: Option<Record>,
 }
 
-/// The mount with that root is about to be taken off.
+/// The mount with that root is about to be taken off. Its record goes before it: should this process be killed in
+/// between, that by mount point says the same. (That one stays: there may be copies.)
 pub fn leaving(place: Referred, dir: &Fd) -> Leaving {
-    let record = record_path(&place, mount_id(dir.0));
-    Leaving { place, record }
+    let path = record_path(&place, mount_id(dir.0));
+    let record = path.as_ref().ok().and_then(|path| read_record(Ok(*path)));
+    if let (Ok(path), Some(_)) = (&path, &record) {
+        let _ = path.unlink();
+    }
+    crate::crash_point!("umount.forgotten");
+    Leaving { place, path, record }
 }
 
-/// After umount(2): what that was the last of goes. The record by mount point stays: there may be copies.
-pub fn unmounted(left: &Leaving) {
-    if let Ok(record) = &left.record {
-        let _ = record.unlink();
+/// umount(2) has failed.
+pub fn stays(left: &Leaving) {
+    if let (Ok(path), Some(record)) = (&left.path, &left.record) {
+        let _ = write_record(path, record);
     }
+}
+
+/// After umount(2): what that was the last of goes.
+pub fn unmounted(left: &Leaving) {
+    crate::crash_point!("umount.done");
     if left.place.is_dead() {
         life::teardown(left.place.dir());
     }

@@ -200,25 +200,19 @@ pub fn attach(place: &'static Place, on: &Fd, flags: u64, source: &[u8]) -> Resu
         return Err(Errno::ENAMETOOLONG);
     }
     let namespace = mount_namespace();
+    // First: of an entry that nobody has counted nobody would know.
+    place.accounts().virtuals.fetch_add(1, Ordering::AcqRel);
+    crate::crash_point!("virtual.counted");
     for level in 0..1000 {
         let path = entry_path(namespace, st.st_dev, st.st_ino, level)?;
         // Complete when it appears.
-        let mut draft = path;
-        draft.push(b".")?;
-        draft.push_hex(ns::control::random())?;
-        let file = draft.open(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600)?;
-        let written = file.write_at(&text[..at], 0);
-        let done = written.and_then(|()| file.chmod(0o644)).and_then(|()| draft.rename(&path, false));
-        match done {
-            Ok(()) => {
-                place.accounts().virtuals.fetch_add(1, Ordering::AcqRel);
-                return Ok(());
-            }
-            Err(errno) => {
-                let _ = draft.unlink();
-                if errno != Errno::EEXIST {
-                    return Err(errno);
-                }
+        let draft = mount::Draft::new(&path, &text[..at])?;
+        crate::crash_point!("virtual.drafted");
+        match draft.publish(false) {
+            Err(Errno::EEXIST) => {}
+            other => {
+                crate::crash_point!("virtual.entered");
+                return other;
             }
         }
     }
@@ -247,6 +241,7 @@ pub fn unmount(dev: u64, ino: u64, flags: i32) -> Option<Result<()>> {
             return Err(Errno::EBUSY);
         }
         entry_path(mount_namespace(), dev, ino, level)?.unlink()?;
+        crate::crash_point!("umount.done");
         if let Some(place) = place
             && place.is_dead()
         {

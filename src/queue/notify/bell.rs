@@ -60,6 +60,7 @@ pub fn hang(map: &Map, signo: i32) -> Result<Bell> {
     let number = n.bell.load(Relaxed).wrapping_add(1);
     n.bell.store(number, Relaxed);
     n.bell_uid.store(uid.wrapping_add(1), Relaxed);
+    crate::crash_point!("bell.made");
     file.chmod(0o622)?;
     // SAFETY: no pointers; a fresh mapping, whose pages nobody touches.
     let address = unsafe {
@@ -73,6 +74,7 @@ pub fn hang(map: &Map, signo: i32) -> Result<Bell> {
         }
         address
     };
+    crate::crash_point!("bell.hung");
     Ok(Bell { address, number, fd: file.0 })
 }
 
@@ -90,6 +92,7 @@ pub fn ring(map: &Map) {
     {
         // EWOULDBLOCK: the lease is being broken, which is all that was wanted.
         let _ = path.open_own(libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW);
+        crate::crash_point!("bell.rung");
     }
 }
 
