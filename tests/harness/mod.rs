@@ -23,6 +23,34 @@ use std::sync::{Mutex, Once, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+/// The library with named crash points, which `scripts/points` builds.
+///
+/// # Panics
+///
+/// If there is none. One that is older than its sources is reported on stderr, once.
+pub fn library_with_points() -> &'static Path {
+    static LIB: OnceLock<PathBuf> = OnceLock::new();
+    LIB.get_or_init(|| {
+        let target = profile_dir().parent().expect("a directory");
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let found = [target, &package.join("target")]
+            .map(|t| t.join("crash-points/release/libmqns.so"))
+            .into_iter()
+            .find(|p| p.exists())
+            .expect("no library with crash points: run scripts/points, which builds it");
+        warn_if_old(&found, "scripts/points");
+        found
+    })
+}
+
+fn warn_if_old(library: &Path, remedy: &str) {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = modified(library);
+    if ["src", "cshim", "build.rs", "Cargo.toml"].iter().any(|p| newest(&package.join(p)) > built) {
+        eprintln!("warning: {} is older than its sources; {remedy}", library.display());
+    }
+}
+
 /// Whose queues a program uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -85,10 +113,7 @@ pub fn library() -> &'static Path {
             .into_iter()
             .find(|p| p.exists())
             .expect("no libmqns.so: cargo build --release first, or set MQNS_LIB");
-        let built = modified(&lib);
-        if ["src", "cshim", "build.rs", "Cargo.toml"].iter().any(|p| newest(&package.join(p)) > built) {
-            eprintln!("warning: {} is older than its sources; cargo build --release", lib.display());
-        }
+        warn_if_old(&lib, "cargo build --release");
         lib
     })
 }
@@ -320,6 +345,7 @@ pub struct Run {
     env: Vec<(OsString, OsString)>,
     timeout: Duration,
     dir: Option<PathBuf>,
+    library: Option<PathBuf>,
 }
 
 impl Run {
@@ -332,6 +358,7 @@ impl Run {
             env: Vec::new(),
             timeout: Duration::from_secs(60),
             dir: None,
+            library: None,
         }
     }
 
@@ -353,6 +380,12 @@ impl Run {
     /// Kills it after so long; 60 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Run {
         self.timeout = timeout;
+        self
+    }
+
+    /// Another library than [`library`].
+    pub fn library(mut self, library: &Path) -> Run {
+        self.library = Some(library.into());
         self
     }
 
@@ -379,7 +412,7 @@ impl Run {
             }
             Mode::Shim => {
                 let mut preload = OsString::from("LD_PRELOAD=");
-                preload.push(library());
+                preload.push(self.library.as_deref().unwrap_or_else(|| library()));
                 let mut root = OsString::from("MQNS_DIR=");
                 root.push(dir);
                 let mut command = Command::new(program("nokernel"));
