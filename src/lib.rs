@@ -12,6 +12,7 @@ pub mod face;
 pub mod interpose;
 pub mod log;
 pub mod look;
+pub mod machine;
 pub mod maps;
 pub mod ns;
 pub mod offset;

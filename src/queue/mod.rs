@@ -28,7 +28,7 @@ mod hostile;
 #[cfg(test)]
 mod tests;
 
-use core::sync::atomic::AtomicU32;
+use crate::machine::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::abi::{Errno, Result};
@@ -80,7 +80,7 @@ impl Drop for Section<'_> {
 pub(crate) fn enter<'a>(map: &'a Map, tls: &'a Tls) -> Result<Section<'a>> {
     let h = map.header();
     let foreign = || h.flags.load(Relaxed) & F_MIXED_PIDS != 0;
-    let held = lock(&h.lock, tls, foreign, || repair::repair(map))?;
+    let held = lock(&h.lock, tls, foreign, || repair::repair(map, tls))?;
     if h.flags.load(Relaxed) & (F_CORRUPT | F_DEAD) != 0 {
         drop(held);
         return Err(Errno::EIO);

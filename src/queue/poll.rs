@@ -13,12 +13,10 @@
 //! other packets are written, and all are read, under the lock. `Header::tokens` says how many there
 //! are; the FIFO itself tells for certain, and is asked before anything is read from it.
 
-use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::wait::note_cpu;
 use super::{Section, enter};
 use crate::abi::{Errno, Result};
+use crate::machine::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::shm::Map;
 use crate::shm::layout::{F_ARMED, F_MIXED_PIDS, F_POLLED, F_POLLED_EDGE, TID_MASK, TOKENS_UNKNOWN};
 use crate::shm::lock::is_gone;

@@ -11,7 +11,7 @@
 //! | handing over, before the wait word is 0 | TAKEN, waiter SERVED with its id in the word | not sent; the waiter is back in line |
 //! | handing over, after | TAKEN, waiter SERVED, word 0 | received by the waiter, who is woken |
 //! | receiving, before the slot is FREE or TAKEN | READY, ring stale | still in the queue |
-//! | receiving, after | FREE or TAKEN | received |
+//! | receiving, after | FREE or TAKEN | received; senders in line are let in |
 //! | letting a sender in, word 0, slot FILLING | | the sender was told: its message is linked now |
 //! | joining or leaving a line | record not in its line | by its state: in line, or free; the dead one's own is free |
 //! | sending, the registration used up, before the slot is READY | F_FIRING, queue empty | not sent; the registration stands |
@@ -21,12 +21,13 @@
 //! [`sweep`] also takes back what died outside the lock: messages being copied, waiters served but
 //! never heard of again.
 
+use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::Section;
 use super::store::{give_back, link_in_ring};
 use super::tap;
-use super::wait::{free_waiter, join_line, leave_line, line_of};
+use super::wait::{free_waiter, join_line, leave_line, let_sender_in, line_of};
+use super::{After, Section};
 use crate::abi::{Errno, Result};
 use crate::shm::Map;
 use crate::shm::layout::{
@@ -35,6 +36,7 @@ use crate::shm::layout::{
 };
 use crate::shm::lock::is_gone;
 use crate::sys::futex;
+use crate::sys::tls::Tls;
 use crate::syscall;
 
 /// Rebuilds the queue. The lock is held.
@@ -44,9 +46,11 @@ use crate::syscall;
 /// EIO: it cannot be rebuilt; the queue is marked and refuses every operation from now on.
 #[cold]
 #[inline(never)]
-pub(super) fn repair(map: &Map) -> Result<()> {
+pub(super) fn repair(map: &Map, tls: &Tls) -> Result<()> {
     crate::crash_point!("lock.inherited");
-    let result = rebuild(map);
+    // The lock is the caller's, and stays so.
+    let section = ManuallyDrop::new(Section { map, tls });
+    let result = rebuild(&section);
     if result.is_err() {
         map.header().flags.fetch_or(F_CORRUPT, Relaxed);
     }
@@ -55,7 +59,8 @@ pub(super) fn repair(map: &Map) -> Result<()> {
     result.map_err(|_| Errno::EIO)
 }
 
-fn rebuild(map: &Map) -> Result<()> {
+fn rebuild(section: &Section<'_>) -> Result<()> {
+    let map = section.map;
     let h = map.header();
     let foreign = h.flags.load(Relaxed) & F_MIXED_PIDS != 0;
     let high = h.high.load(Relaxed).min(map.slots());
@@ -71,8 +76,10 @@ fn rebuild(map: &Map) -> Result<()> {
             continue;
         }
         let receiver = w.kind.load(Relaxed) == 0;
-        if w.word.load(Relaxed) != 0 {
-            w.state.store(W_QUEUED, Relaxed);
+        let word = w.word.load(Relaxed);
+        if word != 0 {
+            // Or about to send it out of the line, for it was on its way: then it does not sleep, and tries again.
+            w.state.store(if word & WORD_OUT == WORD_OUT { W_OUT } else { W_QUEUED }, Relaxed);
             if receiver {
                 let given = w.slot.swap(NONE, Relaxed);
                 if let Ok(slot) = map.slot(given)
@@ -189,6 +196,14 @@ fn rebuild(map: &Map) -> Result<()> {
         let line = if w.kind.load(Relaxed) == 1 { &h.senders } else { &h.receivers };
         join_line(map, line, index, w)?;
     }
+    // The dead one may have made room, and not come to let the next sender in: nobody else would, before a message
+    // is received. (Stopped ones among them are let in as well.)
+    loop {
+        let mut after = After::default();
+        let_sender_in(section, &mut after)?;
+        let Some(wake) = after.wake else { break };
+        wake.wake_locked();
+    }
     // Tokens in the FIFO are counted anew at the next chance.
     h.tokens.store(TOKENS_UNKNOWN, Release);
     let firer = h.firer.load(Relaxed);
@@ -202,7 +217,7 @@ fn rebuild(map: &Map) -> Result<()> {
             h.firer.store(libc::FUTEX_OWNER_DIED, Relaxed);
         }
     }
-    if ready > 0 {
+    if h.curmsgs.load(Relaxed) > 0 {
         h.flags.fetch_or(F_ARMED, Relaxed);
     }
     // The dead one may not have come to tell those who poll either (`is_in_doubt`).

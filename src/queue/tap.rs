@@ -16,8 +16,9 @@
 //! A sender that dies after it has recorded a message, before it wakes those who tap: they are woken by the next
 //! operation (if it died inside its section), or the next message.
 
+use crate::machine::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, fence};
+use core::sync::atomic::fence;
 
 use super::notify::{self, LOCKS};
 use super::{Section, enter, look};

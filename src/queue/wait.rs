@@ -16,12 +16,12 @@
 //!   has in the segment, for it may never return there (siglongjmp(3)). A restarted call begins anew, at the end of the
 //!   line, as in the kernel.
 
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize};
-
 use super::store::{give_back, link, restore, unlink_ready};
 use super::{After, Buffer, COPY_LOCKED, Section, commit_send, deliver_taken, enter, fill, poll, receive_first};
 use crate::abi::{Errno, Result};
+use crate::machine::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::machine::atomic::{AtomicI64, AtomicU32, AtomicUsize};
+use crate::machine::{cpu, patience};
 use crate::shm::Map;
 use crate::shm::layout::{
     F_ARMED, F_FIRING, F_MIXED_PIDS, F_NOTIFY, F_POLLED, F_TAPPED, FILLING, Line, NONE, Slot, TAKEN, TID_MASK, W_FREE,
@@ -100,8 +100,7 @@ impl Wake<'_> {
         if map.header().flags.load(Relaxed) & F_MIXED_PIDS != 0 {
             // Nobody could find out that the lock's owner is dead, so its death must not be missed:
             // wake under the lock, slow as that is.
-            futex::wake(&self.waiter.word, 1);
-            return;
+            return self.wake_locked();
         }
         let outer = section.into_held().release_towards(&self.waiter.word);
         crate::crash_point!("wake.unlocked");
@@ -110,6 +109,11 @@ impl Wake<'_> {
         if woken == 0 {
             self.unresponsive(map, tls, fd);
         }
+    }
+
+    /// Wakes while the lock is held.
+    pub(super) fn wake_locked(self) {
+        futex::wake(&self.waiter.word, 1);
     }
 
     /// The served waiter said that it sleeps, and does not: it is on its way in or out (then it
@@ -462,10 +466,10 @@ fn prepare_sleep(map: &Map, tls: &Tls, wait: &mut Wait) -> Result<()> {
 }
 
 /// `pause` instructions before others are let run, about 2 µs.
-const PAUSES: u32 = 80;
+const PAUSES: u32 = patience(80);
 /// Times others are let run before sleeping. Together longer than a wake from another CPU takes:
 /// two that answer each other then stay awake, once one of them has waited for the other's wake.
-const YIELDS: u32 = 100;
+const YIELDS: u32 = patience(100);
 /// More than this many cost more CPU time than a sleep.
 const YIELDS_WORTH: u32 = 4;
 /// The same where the peer has to run on this very CPU to get on.
@@ -500,8 +504,7 @@ impl Spins {
 
 /// 1 + the CPU we run on.
 fn this_cpu() -> u16 {
-    // SAFETY: no arguments.
-    (unsafe { libc::sched_getcpu() } + 1) as u16
+    (cpu() + 1) as u16
 }
 
 /// Notes where this side of the queue runs.

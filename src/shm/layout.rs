@@ -5,9 +5,9 @@
 //! [`VERSION`].
 
 use core::mem::{offset_of, size_of};
-use core::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64};
 
 use crate::abi::NAME_MAX;
+use crate::machine::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64};
 
 /// First bytes of every segment; shows a foreign file or byte order.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsseg\n");

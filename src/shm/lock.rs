@@ -10,10 +10,10 @@
 //! Signal handlers of the owner are put off until the unlock (`interpose::signal`). A handler
 //! installed behind our back that asks for the lock its own thread holds gets EDEADLK.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use super::layout::TID_MASK;
 use crate::abi::{Errno, Result};
+use crate::machine::atomic::{AtomicU32, Ordering};
+use crate::machine::patience;
 use crate::sys::futex;
 use crate::sys::path::Path;
 use crate::sys::tls::Tls;
@@ -22,9 +22,9 @@ use crate::syscall;
 const WAITERS: u32 = 0x8000_0000;
 const OWNER_DIED: u32 = 0x4000_0000;
 /// Looks at a lock that is held before sleeping on it; more costs a peer on the same CPU.
-const SPINS: u32 = 16;
+const SPINS: u32 = patience(16);
 /// Times it lets others run before sleeping.
-const YIELDS: u32 = 3;
+const YIELDS: u32 = patience(3);
 /// How long a sleeper trusts the kernel to announce its owner's death, ns. Two deaths are not
 /// announced (see DESIGN: exec by a thread that is not the leader, a mapping gone): the sleeper
 /// then looks for the owner itself.

@@ -8,9 +8,8 @@ pub mod gone;
 pub mod layout;
 pub mod lock;
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
 use crate::abi::{Errno, HARD_MSGMAX, HARD_MSGSIZEMAX, Result};
+use crate::machine::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::syscall;
 use layout::{FORMAT, Group, Header, Layout, MAGIC, NONE, RECORD_UNIT, Record, Slot, Waiter};
 

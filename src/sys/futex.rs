@@ -1,8 +1,7 @@
 //! Futexes on words in shared memory.
 
-use core::sync::atomic::AtomicU32;
-
 use crate::abi::Result;
+use crate::machine::atomic::AtomicU32;
 use crate::syscall;
 
 /// An absolute CLOCK_REALTIME instant, as in `struct timespec`.

@@ -14,41 +14,7 @@ pub mod tls;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::abi::{Errno, Result};
-
-/// A raw system call; the kernel's result, `-errno` on failure.
-///
-/// # Safety
-///
-/// The arguments are what system call `nr` expects; pointers are valid for it or may fault.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
-    let ret: isize;
-    // SAFETY: the syscall instruction clobbers rcx and r11 only; the caller vouches for the rest.
-    unsafe {
-        core::arch::asm!("syscall", inlateout("rax") nr as isize => ret, in("rdi") a, in("rsi") b,
-            in("rdx") c, in("r10") d, in("r8") e, in("r9") f, lateout("rcx") _, lateout("r11") _,
-            options(nostack));
-    }
-    ret
-}
-
-/// A raw system call; the kernel's result, `-errno` on failure.
-///
-/// # Safety
-///
-/// The arguments are what system call `nr` expects; pointers are valid for it or may fault.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
-    let ret: isize;
-    // SAFETY: the svc instruction changes x0 only; the caller vouches for the rest.
-    unsafe {
-        core::arch::asm!("svc 0", in("x8") nr, inlateout("x0") a as isize => ret, in("x1") b,
-            in("x2") c, in("x3") d, in("x4") e, in("x5") f, options(nostack));
-    }
-    ret
-}
+pub use crate::machine::raw6;
 
 /// Turns a raw result into a `Result`.
 #[inline(always)]

@@ -8,10 +8,9 @@
 //! those of its parent. It is found out by a page that the kernel wipes on fork
 //! (MADV_WIPEONFORK): `generation` differs, and [`ready`] sets the block up again.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
 use super::gettid;
 use crate::abi::{Errno, Result};
+use crate::machine::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::syscall;
 
 /// State of the calling thread.
