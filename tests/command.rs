@@ -2248,8 +2248,9 @@ fn bench_ends_by_a_signal() {
     command.args(["bench", "--rounds", "1000", "--ms", "20", "pair-64"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut bench = command.spawn().expect("run mqns");
     // The directory of a client's queues, from its environment.
+    let pid = bench.id();
     let directory = || {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", bench.id())).unwrap_or_default();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let child = children.split(' ').next()?.to_string();
         let environment = fs::read(format!("/proc/{child}/environ")).ok()?;
         let mut variables = environment.split(|&byte| byte == 0);
