@@ -21,6 +21,7 @@ errnos!(
     EBADF,
     EBUSY,
     EDEADLK,
+    EDQUOT,
     EEXIST,
     EFAULT,
     EINTR,

@@ -1,6 +1,7 @@
 //! The command's surface: arguments, exit status, messages.
 
 mod bench;
+mod doctor;
 mod elf;
 mod limits;
 mod look;
@@ -91,7 +92,7 @@ Exit status of `mqns run` and `mqns enter`:
   127          CMD was not found
 Of the others:
   0            done
-  1            refused: no such queue, no permission, a limit is reached
+  1            refused: no such queue, no permission, a limit is reached; doctor: there is a problem
   124          the queue was full, or empty, for as long as it was to be waited for
   125          mqns itself failed (wrong arguments, libmqns.so or the namespace not found)";
 
@@ -108,16 +109,19 @@ Examples:
   mqns run -- ./server
   mqns run --limits generous --log stderr -- ./server --queue-depth 50000
   mqns run --dir /dev/shm/test1 -- sh -c './sender & ./receiver'
-  mqns run --ipc --privileges generous -- ./test   # queues of its own, gone at its end
+  mqns run --fresh -- ./test         # queues of its own, gone at its end; takes no privilege
+  mqns run --ns ci -- ./server       # the same for all who name `ci`, until the last of them ends
   mqns run --mount /dev/mqueue -- ls -l /dev/mqueue  # its queues as files; no mount, no privilege";
 
 const ENTER_HELP: &str = "\
 A process that runs without the library is in the initial namespace, which all such processes share.
 Needed are the right to look into PID (as with strace: the same user, or root), and
-CAP_SYS_ADMIN, unless `--privileges generous` is given.
+CAP_SYS_ADMIN, unless `--privileges generous` is given. A namespace with a name is the user's own, and
+takes neither.
 
 Examples:
   mqns enter -t 4711 -- ./client
+  mqns enter --ns ci -- ./client
   mqns enter --target $(pidof -s server) --privileges generous   # a shell";
 
 const LSNS_HELP: &str = "\
@@ -127,12 +131,14 @@ Columns:
   PID      the lowest of their ids
   USER     effective user of that process
   QUEUES   queues in it, those included whose name is gone and that are still open; - if unknown
+  NAME     name that `mqns run --ns` has given it; - if it has none
   COMMAND  command line of that process
 
 Processes of other users are seen by root only.
 
 Examples:
   mqns lsns
+  mqns lsns -T -o NS,NAME,COMMAND
   mqns lsns --json | jq '.namespaces[] | select(.queues > 0)'
   mqns lsns -n -r -o NS,PID,QUEUES
   kill $(mqns lsns -nro NS,PID | awk '$1 == 1234567890 { print $2 }')";
@@ -155,6 +161,7 @@ What the caller may not know is shown as -; BYTES, RECV, SEND and NOTIFY take pe
 Examples:
   mqns ls
   mqns ls --ns 4711
+  mqns ls --ns ci
   mqns ls --json | jq -r '.queues[] | select(.msgs == .maxmsg) | .name'
   mqns ls -nro NAME,MSGS";
 
@@ -292,7 +299,7 @@ Later: `mqns run -- mount -o remount,ro DIR` (all of mount(8) works on it).
 Examples:
   mqns mount /dev/mqueue
   mqns mount --ns 4711 -o ro /mnt/queues-of-4711
-  mqns mount --ns $(mqns lsns -nro NS,COMMAND | awk '$2 ~ /server/ { print $1 }') /mnt/server
+  mqns mount --ns ci /mnt/queues-of-ci
   mqns mount --privileges generous ~/queues && mqns run ls -l ~/queues";
 
 const UMOUNT_HELP: &str = "\
@@ -302,6 +309,15 @@ Examples:
   mqns umount /dev/mqueue
   mqns umount --lazy /mnt/server   # out of the tree now, out of memory with its last use
   mqns umount --privileges generous ~/queues";
+
+const DOCTOR_HELP: &str = "\
+A line for each finding: `ok`, `note` (good to know) or `problem` (something will not work), each
+note and problem with what to do about it. Exit status 1 if there is a problem.
+
+Examples:
+  mqns doctor
+  mqns doctor $(pidof -s server)
+  mqns doctor --json | jq -r '.findings[] | select(.state == \"problem\") | .text'";
 
 const GC_HELP: &str = "\
 Nobody needs to call this: what a killed process has left also goes when others make queues
@@ -391,6 +407,10 @@ enum Verb {
     #[command(after_help = UMOUNT_HELP)]
     Umount(Umount),
 
+    /// Say what works here and what does not, and why a process has not the library
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Doctor),
+
     /// Take away namespaces and queues that killed processes have left
     #[command(after_help = GC_HELP)]
     Gc(Gc),
@@ -399,9 +419,14 @@ enum Verb {
 /// Arguments of `mqns run`.
 #[derive(Args)]
 struct Run {
-    /// In a new IPC namespace, which is gone with the last process in it
-    #[arg(long)]
-    ipc: bool,
+    /// In a new IPC namespace, which is gone with the last process in it; takes no privilege
+    #[arg(long, visible_alias = "ipc")]
+    fresh: bool,
+
+    /// In the IPC namespace of that name, made if there is none, and gone with the last process in it; takes no
+    /// privilege. Or in another one, as `mqns enter`
+    #[arg(long, value_name = "NAME|PID|FILE|NUMBER", conflicts_with = "fresh")]
+    ns: Option<namespace::Namespace>,
 
     #[command(flatten)]
     settings: Settings,
@@ -416,7 +441,11 @@ struct Run {
 struct Enter {
     /// The process. If it was started with the library, MQNS_DIR is taken from it, too
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    target: u32,
+    target: Option<u32>,
+
+    /// The namespace: its name, a process in it, its file, or its number
+    #[arg(long, value_name = "NAME|PID|FILE|NUMBER", conflicts_with = "target", required_unless_present = "target")]
+    ns: Option<namespace::Namespace>,
 
     #[command(flatten)]
     settings: Settings,
@@ -479,6 +508,10 @@ struct Lsns {
     #[arg(short, long)]
     raw: bool,
 
+    /// As a tree: a namespace below the one from which its first process was started
+    #[arg(short = 'T', long)]
+    tree: bool,
+
     /// Do not cut commands off to fit the terminal
     #[arg(short = 'u', long)]
     notruncate: bool,
@@ -487,9 +520,9 @@ struct Lsns {
 /// Whose queues.
 #[derive(Args)]
 struct Where {
-    /// The namespace: a process in it, a file (/proc/PID/ns/ipc, or what that was bind mounted on), or a number
-    /// of `mqns lsns` [default: that of the caller]
-    #[arg(long, value_name = "PID|FILE|NUMBER")]
+    /// The namespace: its name (`mqns run --ns`), a process in it, a file (/proc/PID/ns/ipc, or what that was
+    /// bind mounted on), or a number of `mqns lsns` [default: that of the caller]
+    #[arg(long, value_name = "NAME|PID|FILE|NUMBER")]
     ns: Option<namespace::Namespace>,
 
     /// Directory of the queues [MQNS_DIR; with a process as --ns: as it was started]
@@ -823,9 +856,9 @@ struct Mount {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// The namespace: a process in it, a file (/proc/PID/ns/ipc, or what that was bind mounted on), or a number
-    /// of `mqns lsns` [default: that of the caller]
-    #[arg(long, value_name = "PID|FILE|NUMBER")]
+    /// The namespace: its name (`mqns run --ns`), a process in it, a file (/proc/PID/ns/ipc, or what that was
+    /// bind mounted on), or a number of `mqns lsns` [default: that of the caller]
+    #[arg(long, value_name = "NAME|PID|FILE|NUMBER")]
     ns: Option<namespace::Namespace>,
 
     /// Options, separated by commas
@@ -867,6 +900,22 @@ struct Umount {
     /// Who may: root, or everybody what programs with the library see [MQNS_PRIVILEGES]
     #[arg(long, value_enum, value_name = "WHICH")]
     privileges: Option<Privileges>,
+}
+
+/// Arguments of `mqns doctor`.
+#[derive(Args)]
+struct Doctor {
+    /// A process: whether it has the library, with which settings, and if not why
+    #[arg(value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+
+    /// Directory of the queues [MQNS_DIR; with a process: as it was started]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// As JSON
+    #[arg(short = 'J', long)]
+    json: bool,
 }
 
 /// Arguments of `mqns gc`.
@@ -918,6 +967,10 @@ pub fn main() -> Exit {
         }
     };
     let done = match cli.verb {
+        Verb::Doctor(arguments) => match doctor::doctor(arguments) {
+            Ok(exit) => return exit,
+            Err(failure) => Err(failure),
+        },
         Verb::Run(arguments) => Err(run::run(arguments)),
         Verb::Enter(arguments) => Err(namespace::enter(arguments)),
         Verb::Lsns(arguments) => lsns::lsns(arguments).and_then(|text| print(&text)),

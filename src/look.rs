@@ -1,4 +1,4 @@
-//! What the library tells the command `mqns` of queues: the structures that both have in common.
+//! What the library tells the command `mqns` of queues, and what both have to say alike of names.
 
 /// A queue's file, as stat(2) shows it.
 #[repr(C)]
@@ -106,4 +106,32 @@ pub struct TappedMessage {
     pub len: u32,
     /// Priority.
     pub priority: u32,
+}
+
+/// Which library it is, and by what its files begin.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Formats {
+    /// Its version, UTF-8.
+    pub version: *const u8,
+    /// The length of that in bytes.
+    pub version_len: usize,
+    /// First word of a namespace's file `control`.
+    pub control: u64,
+    /// First word of the file `accounts`.
+    pub accounts: u64,
+    /// First word of a queue's segment.
+    pub segment: u64,
+    /// Second word of a queue's segment, once that is complete.
+    pub format: u64,
+}
+
+/// Longest name of a namespace, bytes.
+pub const LONGEST_NAME: usize = 64;
+
+/// Whether a namespace can have this name: letters, digits, `.`, `_`, `-`, `:`, the first a letter or `_`. So a name is
+/// neither a number nor a path.
+pub fn is_name(name: &[u8]) -> bool {
+    let starts = name.first().is_some_and(|&b| b.is_ascii_alphabetic() || b == b'_');
+    starts && name.len() <= LONGEST_NAME && name.iter().all(|&b| b.is_ascii_alphanumeric() || b"._-:".contains(&b))
 }

@@ -709,9 +709,9 @@ fn privileges_are_the_kernels_unless_generous() {
     }
     let state = StateDir::new();
     let somebody = |arguments: &[&str]| mqns_alone(&state, SOMEBODY).args(arguments).output().expect("run mqns");
-    let parts = ["a new IPC namespace: not permitted without CAP_SYS_ADMIN", "`--privileges generous`"];
-    refuses(&somebody(&["run", "--ipc", "true"]), 125, &parts);
-    refuses(&somebody(&["run", "--ipc", "--privileges", "exact", "true"]), 125, &parts);
+    let unshare = |how: &str| somebody(&["run", "--privileges", how, &ns_probe(), "unshare"]);
+    prints(&unshare("exact"), &["EPERM"]);
+    prints(&unshare("generous"), &["ok"]);
     let limits = "id -u; echo 20 >/proc/sys/fs/mqueue/msg_max; cat /proc/sys/fs/mqueue/msg_max";
     prints(&somebody(&["run", "--ipc", "--privileges", "generous", "sh", "-c", limits]), &["12345", "20"]);
     let unshare = ["run", "--privileges", "generous", &ns_probe(), "create /q a", "unshare", "peek /q"];
@@ -826,6 +826,7 @@ fn lsns_lists_namespaces() {
         "pid": lowest,
         "user": me.trim(),
         "queues": 3,
+        "name": null,
         "command": command(lowest),
     });
     let entry = listed(&state, &[], number).expect("listed");
@@ -855,9 +856,9 @@ fn lsns_lists_namespaces() {
     };
     let lines = lsns(&[]);
     let headings: Vec<_> = lines[0].split_whitespace().collect();
-    assert_eq!(headings, ["NS", "NPROCS", "PID", "USER", "QUEUES", "COMMAND"]);
+    assert_eq!(headings, ["NS", "NPROCS", "PID", "USER", "QUEUES", "NAME", "COMMAND"]);
     let [line] = &pick(lines.clone())[..] else { panic!("{lines:?}") };
-    let words = format!("{number} 2 {lowest} {} 3 {}", me.trim(), command(lowest));
+    let words = format!("{number} 2 {lowest} {} 3 - {}", me.trim(), command(lowest));
     assert_eq!(line.split_whitespace().collect::<Vec<_>>(), words.split(' ').collect::<Vec<_>>());
     // Numbers end, and text begins, below the heading.
     let ends = |line: &str, word: &str| line.find(word).expect("in the line") + word.len();
@@ -1359,8 +1360,8 @@ fn mount_and_umount_say_what_fails() {
             umount /proc
             mount --ns 4194304 d
             mount --ns 4194305 d
-            mount --ns none d
-            mount --ns file d
+            mount --ns ./none d
+            mount --ns ./file d
             mount --ns /proc/self/ns/uts d
             "$MQNS" mount -q d
             mount -q d
@@ -1387,9 +1388,9 @@ fn mount_and_umount_say_what_fails() {
             "process 4194304: no such process; see `mqns lsns` or ps(1) for one that is there",
             "namespace 4194305: no process in it that may be looked into; see `mqns lsns`; of other users' processes \
              only root finds the namespaces",
-            "namespace none: no such file; --ns takes a process id, a namespace file (/proc/PID/ns/ipc) or a number \
-             of `mqns lsns`",
-            "namespace file: not the file of an IPC namespace, or of one that has ended; --ns takes /proc/PID/ns/ipc, \
+            "namespace ./none: no such file; --ns takes a name or number of `mqns lsns`, a process id, or a namespace \
+             file (/proc/PID/ns/ipc)",
+            "namespace ./file: not the file of an IPC namespace, or of one that has ended; --ns takes /proc/PID/ns/ipc, \
              or what that was bind mounted on; see `mqns lsns`",
             "namespace /proc/self/ns/uts: not the file of an IPC namespace, or of one that has ended; --ns takes \
              /proc/PID/ns/ipc, or what that was bind mounted on; see `mqns lsns`",
@@ -2122,7 +2123,7 @@ fn version_help_and_usage() {
     }
     for verb in [
         "run", "enter", "lsns", "ls", "stat", "mk", "rm", "send", "recv", "peek", "purge", "limits", "mount", "umount",
-        "gc", "tap", "top",
+        "gc", "tap", "top", "bench", "doctor",
     ] {
         let (status, out, err) = mqns(&[verb, "--help"]);
         assert_eq!((status, err.as_str()), (Some(0), ""));
@@ -2135,13 +2136,17 @@ fn version_help_and_usage() {
         &["fly"],
         &["run", "--fly", "true"],
         &["run", "--ipc"],
+        &["run", "--fresh"],
+        &["run", "--fresh", "--ns", "ci", "true"],
         &["run", "--privileges", "some", "true"],
         &["enter", "true"],
+        &["enter", "-t", "1", "--ns", "ci", "true"],
         &["enter", "-t", "0", "true"],
         &["enter", "-t", "self", "true"],
         &["lsns", "-o", "NS,FLY"],
         &["lsns", "--json", "--raw"],
         &["lsns", "1"],
+        &["lsns", "--tree=owner"],
         &["ls", "-o", "NAME,FLY"],
         &["ls", "--json", "--raw"],
         &["ls", "/q"],
@@ -2181,6 +2186,8 @@ fn version_help_and_usage() {
         &["umount"],
         &["umount", "-o", "ro", "/proc"],
         &["gc", "now"],
+        &["doctor", "0"],
+        &["doctor", "self"],
     ] {
         let (status, out, err) = mqns(arguments);
         assert_eq!((status, out.as_str()), (Some(125), ""), "{arguments:?}");

@@ -708,3 +708,130 @@ fn container_with_its_own_process_ids_shares_queues() {
         .filter(|(path, ..)| state.path().join(path).symlink_metadata().is_ok_and(|st| st.file_type().is_fifo()));
     assert_eq!(fifos.count(), 2);
 }
+
+/// `mqns` as that user.
+fn mqns(state: &StateDir, uid: u32, arguments: &[&str]) -> std::process::Output {
+    let id = uid.to_string();
+    let mut command = Command::new("timeout");
+    command.args(["20", "setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", env!("CARGO_BIN_EXE_mqns")]);
+    command.args(arguments).env("MQNS_DIR", state.path()).env("MQNS_LIB", harness::library());
+    command.stdin(std::process::Stdio::null()).output().expect("run mqns")
+}
+
+const WHERE: [&str; 5] = ["run", "--ns", "ci", "readlink", "/proc/self/ns/ipc"];
+
+/// A name leads to a namespace of one's own, whatever others have put where names are kept.
+#[test]
+fn planted_names_of_namespaces_lead_nowhere() {
+    if !root_or_skip() {
+        return;
+    }
+    for (what, how) in KINDS {
+        let (state, victim) = (StateDir::new(), Victim::new(0));
+        let before = victim.picture();
+        plant(&state, victim.path(), "", "u0/names", how);
+        let output = mqns(&state, 0, &WHERE);
+        assert!(output.stdout.starts_with(b"ipc:[") && output.status.success(), "{what}: {output:?}");
+        let st = state.path().join("u0/names").symlink_metadata().expect("stat");
+        assert_eq!((st.uid(), st.mode() & 0o7777, st.nlink(), st.is_file()), (0, 0o600, 1, true), "{what}");
+        assert_eq!(victim.picture(), before, "{what}");
+        // Another user's directory stays the attacker's, and is not used.
+        plant(&state, victim.path(), "", "u65534/names", how);
+        let output = mqns(&state, 65534, &WHERE);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0), "{what}: {output:?}");
+        assert!(said.contains("namespace ci: your directory in that of the queues is somebody else's; "), "{said}");
+        assert_eq!(victim.picture(), before, "{what}");
+    }
+    // A directory with a namespace in it that has the name.
+    let (state, victim) = (StateDir::new(), Victim::new(0));
+    let script = format!(
+        "{} run --ns ci sh -c 'readlink /proc/self/ns/ipc >{}/theirs; cp -r u{ATTACKER} u0; cp -r u{ATTACKER} u65534'",
+        env!("CARGO_BIN_EXE_mqns"),
+        state.path().display()
+    );
+    let script = format!("export MQNS_DIR=$D MQNS_LIB={}; {script}", harness::library().display());
+    attack(&state, victim.path(), &script);
+    let theirs = fs::read(state.path().join("theirs")).expect("it ran");
+    assert!(theirs.starts_with(b"ipc:[") && state.path().join("u0/names").exists());
+    let output = mqns(&state, 0, &WHERE);
+    assert!(output.stdout.starts_with(b"ipc:[") && output.stdout != theirs, "{output:?}");
+    assert_eq!(mqns(&state, 65534, &WHERE).status.code(), Some(125));
+}
+
+/// Others neither learn where a namespace with a name is, nor can they keep anybody from it.
+#[test]
+fn names_of_namespaces_are_closed_to_others() {
+    if !root_or_skip() {
+        return;
+    }
+    let (state, victim) = (StateDir::new(), Victim::new(0));
+    let spied = state.path().join("spied");
+    let script = r#"exec >$D/spied 2>/dev/null; cat $D/u0/names; ls $D/u0; readlink $D/u0/*; flock -n $D/u0/names echo locked
+        flock -n $D/u0 echo locked; echo junk >$D/u0/names; rm -f $D/u0/names; mv $D/u0 $D/u1; true"#;
+    let inner = "create /q 0666";
+    let keep = "touch $MQNS_DIR/there; while ! [ -e $MQNS_DIR/done ]; do sleep 0.01; done";
+    let name = state.path().display().to_string();
+    let held = thread::spawn({
+        let arguments = format!("{} '{inner}'; {keep}", program("trust").display());
+        let dir = name.clone();
+        move || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_mqns"));
+            command.args(["run", "--ns", "ci", "sh", "-c", &arguments]);
+            command.env("MQNS_DIR", dir).env("MQNS_LIB", harness::library()).output().expect("run mqns")
+        }
+    });
+    while !state.path().join("there").exists() {
+        assert!(!held.is_finished());
+        thread::sleep(Duration::from_millis(5));
+    }
+    attack(&state, victim.path(), script);
+    assert_eq!(fs::read_to_string(&spied).expect("it ran"), "");
+    let output = mqns(&state, ATTACKER, &["ls", "--ns", "ci"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("none of yours has this name"), "{output:?}");
+    let output = mqns(&state, 0, &["ls", "-nro", "NAME", "--ns", "ci"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/q\n", "{output:?}");
+    fs::write(state.path().join("done"), "").expect("let it go");
+    assert!(held.join().expect("the run").status.success());
+}
+
+/// Root looks at names that users have made, and takes away those of the dead: whatever is in the file.
+#[test]
+fn root_reads_names_of_users_with_care() {
+    if !root_or_skip() {
+        return;
+    }
+    let record = r#"printf 'a\033[31m' | dd of=$N conv=notrunc 2>/dev/null"#;
+    let others = [
+        ("a name with escapes", record),
+        ("a large file", "truncate -s 1T $N"),
+        ("bytes", "head -c 200000 /dev/urandom >$N"),
+    ];
+    for (what, how) in KINDS.iter().chain(&others) {
+        let (state, victim) = (StateDir::new(), Victim::new(0));
+        let before = victim.picture();
+        assert_eq!(ops(&state, &["create /first 0600"]), ["ok"]);
+        let script = format!(
+            "umask 0; N=$D/u{ATTACKER}/names; {} run --ns ci sh -c 'touch $D/there; while ! [ -e $D/done ]; do sleep 0.01; done' & \
+            while ! [ -e $D/there ]; do sleep 0.01; done; {}; {how}; touch $D/ready; wait",
+            env!("CARGO_BIN_EXE_mqns"),
+            if what.starts_with("a name") { ":" } else { "rm -f $N" },
+        );
+        let script = format!("export MQNS_DIR=$D MQNS_LIB={}; {script}", harness::library().display());
+        thread::scope(|scope| {
+            let attack = scope.spawn(|| attack(&state, victim.path(), &script));
+            while !state.path().join("ready").exists() {
+                assert!(!attack.is_finished(), "{what}");
+                thread::sleep(Duration::from_millis(5));
+            }
+            let output = mqns(&state, 0, &["lsns", "-nro", "USER,NAME"]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let lines: Vec<_> = said.lines().filter(|line| line.starts_with(&format!("{ATTACKER} "))).collect();
+            assert_eq!(lines, [format!("{ATTACKER} -")], "{what}: {output:?}");
+            fs::write(state.path().join("done"), "").expect("let it go");
+        });
+        let output = mqns(&state, 0, &["gc"]);
+        assert!(output.status.success(), "{what}: {output:?}");
+        assert_eq!(victim.picture(), before, "{what}");
+    }
+}

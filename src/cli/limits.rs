@@ -75,7 +75,7 @@ pub fn payer() -> u32 {
 }
 
 /// What is charged to whom, the caller included.
-fn charged(library: &Preloaded) -> Result<Vec<(u32, u64)>, Failure> {
+pub fn charged(library: &Preloaded) -> Result<Vec<(u32, u64)>, Failure> {
     let mut list = library.charged().map_err(|e| directory_trouble("the accounts of RLIMIT_MSGQUEUE", &e))?;
     if let Err(at) = list.binary_search_by_key(&payer(), |&(uid, _)| uid) {
         list.insert(at, (payer(), 0));

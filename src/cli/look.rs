@@ -180,6 +180,12 @@ pub fn glance(library: &Preloaded) -> Result<Vec<Glance>, Failure> {
     Ok(queues.map(|info| (Name::new(&info.file.name), info.attributes, info.state)).collect())
 }
 
+/// The names of those in this namespace that a process has open.
+pub fn opened_by(library: &Preloaded, pid: u32) -> Result<Vec<String>, Failure> {
+    let is_open = |queue: &Info| queue.openers.as_ref().is_some_and(|pids| pids.contains(&pid));
+    Ok(all(library)?.iter().filter(|queue| is_open(queue)).map(Info::shown_name).collect())
+}
+
 /// The list, as asked for.
 pub fn ls(ls: Ls) -> Result<String, Failure> {
     let queues = all(&go(&ls.at)?)?;

@@ -1,28 +1,35 @@
 //! `mqns enter` and `mqns gc`; how the other commands reach the namespace that `--ns` names.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::preloaded::{Preloaded, namespace_of, not_privileged};
+use super::preloaded::{Preloaded, directory_trouble, namespace_of, not_privileged};
 use super::run::{Environment, Library, environment_for, prepare};
 use super::{Cause, Enter, Exit, Failure, Gc, Privileges, lsns};
+use crate::look::is_name;
 
 /// Runs a command, or a shell, in the place of this process and the namespace of another; returns only if
 /// that was not possible.
 pub fn enter(enter: Enter) -> Failure {
     let start = || {
         let library = Library::find()?;
+        let dir = enter.settings.dir.as_deref();
         let mut environment = enter.settings.environment()?;
-        if enter.settings.dir.is_none() {
-            adopt_directory(&library, enter.target, &mut environment);
+        let by_process = enter.target.map(Namespace::Process);
+        if let (Some(pid), None) = (enter.target, dir) {
+            adopt_directory(&library, pid, &mut environment);
         }
         let command = if enter.command.is_empty() { vec![shell()] } else { enter.command };
         let ready = prepare(&library, environment, command)?;
-        Preloaded::here(&library, &ready.environment)?.enter(enter.target)?;
+        let preloaded = Preloaded::here(&library, &ready.environment)?;
+        // One of the two is required.
+        if let Some(namespace) = by_process.as_ref().or(enter.ns.as_ref()) {
+            go_to(&library, &preloaded, namespace, dir, &ready.environment, Missing::Refuse)?;
+        }
         ready.execute()
     };
     match start() {
@@ -70,7 +77,18 @@ pub enum Namespace {
     Process(u32),
     /// The number of `mqns lsns`.
     Number(u64),
+    /// The name that `mqns run --ns` has given it.
+    Named(CString),
     File(PathBuf),
+}
+
+/// What becomes of a name that no namespace has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// A namespace is made that has it.
+    Make,
+    /// That is an error.
+    Refuse,
 }
 
 /// Process ids do not go beyond (PID_MAX_LIMIT, proc(5)), and no namespace has so low a number.
@@ -84,6 +102,7 @@ impl From<std::ffi::OsString> for Namespace {
                 Ok(pid) if number <= PID_MAX_LIMIT => Namespace::Process(pid),
                 _ => Namespace::Number(number),
             },
+            None if is_name(text.as_bytes()) => Namespace::Named(CString::new(text.into_vec()).unwrap_or_default()),
             None => Namespace::File(text.into()),
         }
     }
@@ -111,20 +130,55 @@ pub fn second_image(
         adopt_directory(&library, *pid, &mut environment);
     }
     let preloaded = Preloaded::here(&library, &environment)?;
-    match namespace {
-        None => {}
-        Some(Namespace::Process(pid)) => preloaded.enter(*pid)?,
-        Some(Namespace::File(file)) => enter_file(&preloaded, file)?,
-        Some(Namespace::Number(number)) => {
-            let (pid, environment) = member(&library, *number, &own)?;
-            if dir.is_none() && environment.get("MQNS_DIR") != own.get("MQNS_DIR") {
-                // Whose state is in another directory.
-                match preloaded.again(&library, environment)? {}
-            }
-            preloaded.enter(pid)?;
-        }
+    if let Some(namespace) = namespace {
+        go_to(&library, &preloaded, namespace, dir, &own, Missing::Refuse)?;
     }
     Ok(preloaded)
+}
+
+/// Goes to a namespace. `own` is the environment of this image, before a process's directory was adopted.
+pub fn go_to(
+    library: &Library,
+    preloaded: &Preloaded,
+    namespace: &Namespace,
+    dir: Option<&Path>,
+    own: &Environment,
+    missing: Missing,
+) -> Result<(), Failure> {
+    match namespace {
+        Namespace::Process(pid) => preloaded.enter(*pid),
+        Namespace::File(file) => enter_file(preloaded, file),
+        Namespace::Named(name) => enter_named(preloaded, name, missing),
+        Namespace::Number(number) => {
+            let (pid, environment) = member(library, *number, own)?;
+            if dir.is_none() && environment.get("MQNS_DIR") != own.get("MQNS_DIR") {
+                // Whose state is in another directory.
+                match preloaded.again(library, environment)? {}
+            }
+            preloaded.enter(pid)
+        }
+    }
+}
+
+fn enter_named(preloaded: &Preloaded, name: &CString, missing: Missing) -> Result<(), Failure> {
+    let Err(error) = preloaded.enter_named(name, missing == Missing::Make) else { return Ok(()) };
+    let object = format!("namespace {}", name.to_string_lossy());
+    Err(match error.raw_os_error() {
+        Some(libc::ENOENT) => {
+            let remedy = "`mqns lsns` shows names; `mqns run --ns NAME -- CMD` makes one, for as long as CMD runs; \
+                          files are named with a slash";
+            Failure::new(Exit::Failed, object, "none of yours has this name", remedy)
+        }
+        Some(libc::EACCES) => {
+            let cause = "your directory in that of the queues is somebody else's";
+            Failure::new(Exit::Failed, object, cause, "remove it as root, or name another directory by --dir")
+        }
+        Some(libc::EDQUOT) => {
+            let remedy = "end some (mqns lsns -o NAME,PID), or name another directory by --dir";
+            Failure::new(Exit::Failed, object, "1024 of yours have names already", remedy)
+        }
+        _ => directory_trouble(object, &error),
+    })
 }
 
 fn enter_file(preloaded: &Preloaded, path: &Path) -> Result<(), Failure> {
@@ -136,7 +190,7 @@ fn enter_file(preloaded: &Preloaded, path: &Path) -> Result<(), Failure> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return fail(
                 &"no such file",
-                "--ns takes a process id, a namespace file (/proc/PID/ns/ipc) or a number of `mqns lsns`",
+                "--ns takes a name or number of `mqns lsns`, a process id, or a namespace file (/proc/PID/ns/ipc)",
             );
         }
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return fail(&Cause(&e), "do it as root"),

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::run::{Environment, Library, Never, Ready};
 use super::{Cause, Exit, Failure};
-use crate::look::{Entry, Message, Sleeper, State, Tap, TapEvent, TappedMessage};
+use crate::look::{Entry, Formats, Message, Sleeper, State, Tap, TapEvent, TappedMessage};
 
 /// Variable that tells the second image that it is the second. No command ever gets it.
 pub const MARKER: &str = "MQNS_SECOND_IMAGE";
@@ -28,6 +28,12 @@ pub struct Preloaded {
     collect: unsafe extern "C" fn() -> isize,
     /// `mqns_queues`.
     queues: unsafe extern "C" fn(c_int) -> isize,
+    /// `mqns_enter_named`.
+    enter_named: unsafe extern "C" fn(*const c_char, c_int) -> isize,
+    /// `mqns_name`.
+    name: unsafe extern "C" fn(c_int, *mut u8, usize) -> isize,
+    /// `mqns_formats`.
+    formats: unsafe extern "C" fn(*mut Formats),
     /// `mqns_names`.
     names: Names,
     /// `mqns_charged`.
@@ -80,6 +86,11 @@ impl Preloaded {
             let never = again(library, environment.clone())?;
             match never {}
         }
+        Preloaded::present()
+    }
+
+    /// The library in this process, which is the second image.
+    pub fn present() -> Result<Preloaded, Failure> {
         Preloaded::found().ok_or_else(|| {
             let object = env::current_exe().unwrap_or(PathBuf::from("mqns"));
             let remedy = "set MQNS_LIB to the libmqns.so of this version (`cargo build --release` makes both)";
@@ -94,6 +105,8 @@ impl Preloaded {
             (!at.is_null()).then_some(at)
         };
         let (collect, queues) = (find(c"mqns_collect")?, find(c"mqns_queues")?);
+        let formats = find(c"mqns_formats")?;
+        let (enter_named, name) = (find(c"mqns_enter_named")?, find(c"mqns_name")?);
         let (names, charged, state) = (find(c"mqns_names")?, find(c"mqns_charged")?, find(c"mqns_state")?);
         let (messages, message) = (find(c"mqns_messages")?, find(c"mqns_message")?);
         let (tap, tap_next, tap_wake) = (find(c"mqns_tap")?, find(c"mqns_tap_next")?, find(c"mqns_tap_wake")?);
@@ -111,6 +124,11 @@ impl Preloaded {
             Some(Preloaded {
                 collect: std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> isize>(collect),
                 queues: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> isize>(queues),
+                formats: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut Formats)>(formats),
+                enter_named: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const c_char, c_int) -> isize>(
+                    enter_named,
+                ),
+                name: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int, *mut u8, usize) -> isize>(name),
                 names: std::mem::transmute::<*mut c_void, Names>(names),
                 charged: std::mem::transmute::<*mut c_void, Charged>(charged),
                 state: std::mem::transmute::<*mut c_void, StateOf>(state),
@@ -129,14 +147,40 @@ impl Preloaded {
     /// Goes to a new IPC namespace.
     pub fn unshare(&self) -> Result<(), Failure> {
         // SAFETY: no pointers.
-        if unsafe { libc::unshare(libc::CLONE_NEWIPC) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        Err(match error.raw_os_error() {
-            Some(libc::EPERM) => not_privileged("a new IPC namespace"),
-            _ => directory_trouble("a new IPC namespace", &error),
-        })
+        let done = with_generous_privileges(|| match unsafe { libc::unshare(libc::CLONE_NEWIPC) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+        done.map_err(|error| directory_trouble("a new IPC namespace", &error))
+    }
+
+    /// Goes to the IPC namespace of that name, or, if there is none and `make`, to a new one with it.
+    pub fn enter_named(&self, name: &CStr, make: bool) -> io::Result<()> {
+        // SAFETY: the library's function; a NUL-terminated name.
+        with_generous_privileges(|| count(unsafe { (self.enter_named)(name.as_ptr(), make.into()) })).map(drop)
+    }
+
+    /// The name of the namespace of a descriptor of `/proc/PID/ns/ipc`. `None`: it has none.
+    pub fn name(&self, namespace: &OwnedFd) -> Option<String> {
+        let mut name = vec![0; 256];
+        // SAFETY: the library's function; a buffer as long as said.
+        let len = count(unsafe { (self.name)(namespace.as_raw_fd(), name.as_mut_ptr(), name.len()) }).ok()?;
+        name.truncate(len as usize);
+        String::from_utf8(name).ok().filter(|name| !name.is_empty())
+    }
+
+    /// Which library this is.
+    pub fn formats(&self) -> Formats {
+        let mut formats =
+            Formats { version: c"".as_ptr().cast(), version_len: 0, control: 0, accounts: 0, segment: 0, format: 0 };
+        // SAFETY: the library's function; a structure for the result.
+        unsafe { (self.formats)(&mut formats) };
+        formats
+    }
+
+    /// Goes to the IPC namespace of a process, only to look.
+    pub fn enter_freely(&self, pid: u32) -> Result<(), Failure> {
+        with_generous_privileges(|| self.enter(pid))
     }
 
     /// Goes to the IPC namespace of a process.
@@ -313,6 +357,23 @@ impl Preloaded {
 /// As they would be received.
 fn in_order(messages: &mut [Message]) {
     messages.sort_by_key(|message| (std::cmp::Reverse(message.priority), message.number));
+}
+
+/// Runs `act` as if `--privileges generous` had been given. What is the user's own anyway takes no privilege: a
+/// new namespace, as a new directory (`--dir`) takes none, and those that have a name.
+fn with_generous_privileges<T>(act: impl FnOnce() -> T) -> T {
+    const VARIABLE: &str = "MQNS_PRIVILEGES";
+    let before = env::var_os(VARIABLE);
+    // SAFETY: this process has one thread.
+    unsafe { env::set_var(VARIABLE, "generous") };
+    let done = act();
+    match before {
+        // SAFETY: as above.
+        Some(value) => unsafe { env::set_var(VARIABLE, value) },
+        // SAFETY: as above.
+        None => unsafe { env::remove_var(VARIABLE) },
+    }
+    done
 }
 
 fn look(statx: Statx, path: &CStr) -> Option<Inode> {

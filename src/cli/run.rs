@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::elf::{Elf, Image, image};
+use super::namespace::{Missing, Namespace, adopt_directory, go_to};
 use super::preloaded::Preloaded;
 use super::{Cause, Exit, Failure, Poll, Privileges, Run, Settings, WhichLimits};
 
@@ -19,11 +20,18 @@ use super::{Cause, Exit, Failure, Poll, Privileges, Run, Settings, WhichLimits};
 pub fn run(run: Run) -> Failure {
     let start = || {
         let library = Library::find()?;
-        let environment = run.settings.environment()?;
+        let mut environment = run.settings.environment()?;
+        if let (Some(Namespace::Process(pid)), None) = (&run.ns, &run.settings.dir) {
+            adopt_directory(&library, *pid, &mut environment);
+        }
         let ready = prepare(&library, environment, run.command)?;
-        if run.ipc {
-            // The command's environment is this program's as well.
-            Preloaded::here(&library, &ready.environment)?.unshare()?;
+        // The command's environment is this program's as well.
+        let here = || Preloaded::here(&library, &ready.environment);
+        if run.fresh {
+            here()?.unshare()?;
+        } else if let Some(namespace) = &run.ns {
+            let own = &ready.environment;
+            go_to(&library, &here()?, namespace, run.settings.dir.as_deref(), own, Missing::Make)?;
         }
         ready.execute()
     };
@@ -57,6 +65,11 @@ impl Environment {
 
     pub fn get(&self, name: &str) -> Option<OsString> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    }
+
+    /// For std's `Command`.
+    pub fn variables(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
+        self.0.iter().map(|(name, value)| (name, value))
     }
 
     /// By `--privileges`, if given.
@@ -136,7 +149,7 @@ pub fn prepare(library: &Library, mut environment: Environment, command: Vec<OsS
     Ok(Ready { program, arguments: command, environment })
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|e| {
         Failure::new(Exit::Failed, path.display(), e, "give an absolute path, or go to a directory that exists")
     })

@@ -9,12 +9,32 @@ use core::sync::atomic::AtomicU32;
 use super::{mq, raw_result};
 use crate::abi::{Errno, Result};
 use crate::desc;
-use crate::look::{Entry, Message, Sleeper, State, Tap, TappedMessage};
-use crate::ns;
+use crate::look::{Entry, Formats, Message, Sleeper, State, Tap, TappedMessage};
+use crate::ns::{self, control};
 use crate::queue::{look, tap};
-use crate::shm::Map;
+use crate::shm::{Map, layout};
 use crate::sys::path::Path;
 use crate::sys::tls::Tls;
+
+/// Fills in which library this is.
+///
+/// # Safety
+///
+/// `to` points to such a structure.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_formats(to: *mut Formats) {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let formats = Formats {
+        version: VERSION.as_ptr(),
+        version_len: VERSION.len(),
+        control: control::MAGIC,
+        accounts: control::ACCOUNTS_MAGIC,
+        segment: layout::MAGIC,
+        format: layout::FORMAT,
+    };
+    // SAFETY: the caller's contract.
+    unsafe { *to = formats };
+}
 
 /// Calls `see` for each queue of the caller's namespace that has a name.
 ///

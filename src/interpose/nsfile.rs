@@ -14,7 +14,7 @@ use super::{BYPASS, raw_result};
 use crate::abi::{Errno, Result};
 use crate::ns::control::CONTROL_SIZE;
 use crate::ns::of_task::{self, Task};
-use crate::ns::{self, Place, enter, life, member};
+use crate::ns::{self, Place, enter, life, member, named};
 use crate::sys::path::{Fd, Path, stat_fd};
 use crate::syscall;
 
@@ -521,6 +521,40 @@ pub unsafe fn bind(source: *const c_char, bind: impl FnOnce(*const c_char) -> c_
 #[unsafe(no_mangle)]
 pub extern "C" fn mqns_collect() -> isize {
     raw_result(super::mq::ready().and_then(life::collect_all))
+}
+
+/// Takes the caller to the namespace of that name; if there is none, and `make` is not 0, to a new one that gets it.
+/// Returns 1 if it is new, 0 if not, or a negated errno.
+///
+/// # Safety
+///
+/// `name` is NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_enter_named(name: *const c_char, make: c_int) -> isize {
+    // SAFETY: the caller's contract.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+    raw_result(super::mq::ready().and_then(|tls| named::enter(tls, name, make != 0)).map(usize::from))
+}
+
+/// The name of the namespace that a descriptor of `/proc/PID/ns/ipc` refers to, without a NUL: its length, 0 if it has
+/// none, or a negated errno.
+///
+/// # Safety
+///
+/// `to` has room for so many bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mqns_name(fd: c_int, to: *mut u8, room: usize) -> isize {
+    let name = || {
+        let (dir, _) = enter::directory_of_descriptor(fd)?;
+        named::of(&dir)
+    };
+    let name = name().unwrap_or(Path::empty());
+    if name.as_bytes().len() > room {
+        return raw_result(Err(Errno::ENAMETOOLONG));
+    }
+    // SAFETY: the caller's contract.
+    unsafe { to.copy_from_nonoverlapping(name.as_bytes().as_ptr(), name.as_bytes().len()) };
+    name.as_bytes().len() as isize
 }
 
 /// The number of queues in the namespace that a descriptor of `/proc/PID/ns/ipc` refers to, those without

@@ -9,8 +9,10 @@ use crate::shm::gone;
 use crate::sys::path::{Fd, Path, may_grow_to};
 use crate::syscall;
 
-const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsctl\x02");
-const ACCOUNTS_MAGIC: u64 = u64::from_ne_bytes(*b"mqnsacc\x03");
+/// First word of a file `control`.
+pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsctl\x02");
+/// First word of the file `accounts`.
+pub const ACCOUNTS_MAGIC: u64 = u64::from_ne_bytes(*b"mqnsacc\x03");
 
 /// Size of the file `control`, bytes. No other file is likely to have it, so that a look at the size
 /// tells most files that are no namespace descriptors.
@@ -76,6 +78,8 @@ pub const BOUND: u32 = 2;
 pub const MOUNTED: u32 = 4;
 /// In [`Control::state`]: the file system has been remounted read-only.
 pub const READ_ONLY: u32 = 8;
+/// In [`Control::state`]: it has been given a name ([`super::named`]).
+pub const NAMED: u32 = 16;
 
 /// The first bytes of a fresh file `control`, with the limits at their defaults.
 fn head(id: u64, secret: [u64; 2], user_ns: u64, maker: u64) -> [u64; 11] {

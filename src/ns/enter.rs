@@ -51,7 +51,7 @@ fn kernel_setns(fd: i32, kinds: i32) -> Result<()> {
 }
 
 /// "EPERM: not privileged": CAP_SYS_ADMIN in the caller's user namespace.
-fn privileged() -> bool {
+pub fn privileged() -> bool {
     super::generous() || has_capability(CAP_SYS_ADMIN)
 }
 
@@ -93,6 +93,15 @@ fn unshare_with(tls: &Tls, flags: i32) -> Result<()> {
     }
     super::real_at_start();
     let (membership, whom) = new_membership(tls)?;
+    take_to_new(tls, membership, whom, flags)
+}
+
+/// The caller goes to a new namespace, in the kernel as well if that has any.
+///
+/// # Errors
+///
+/// What the kernel says of the flags.
+pub fn take_to_new(tls: &Tls, membership: Membership, whom: For, flags: i32) -> Result<()> {
     let accepted = match kernel_unshare(flags) {
         Err(errno) if may_go_without(errno) => kernel_unshare(flags & !NEWIPC).map(|()| false)?,
         other => other.map(|()| true)?,
@@ -224,13 +233,17 @@ fn enter_virtual(tls: &Tls, dir: &Path) -> Result<()> {
     {
         return Err(Errno::EPERM);
     }
-    let real = place.control().real.load(Acquire);
-    let membership = member::join(place, whom).map_err(|_| Errno::EINVAL)?;
+    take_to(tls, member::join(place, whom).map_err(|_| Errno::EINVAL)?, whom);
+    Ok(())
+}
+
+/// The caller goes to a namespace that exists, and to the kernel's that was made with it.
+pub fn take_to(tls: &Tls, membership: Membership, whom: For) {
+    let real = membership.place().control().real.load(Acquire);
     if real != 0 && real != namespace_inode(c"/proc/thread-self/ns/ipc") {
         join_in_kernel(real);
     }
     membership.assume(tls, whom);
-    Ok(())
 }
 
 /// Goes to the kernel's ipc namespace of that inode as well, by way of any process in it: for System

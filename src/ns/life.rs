@@ -6,9 +6,9 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::control::{Accounts, BOUND, Content, Control, DEAD, MOUNTED, random};
+use super::control::{Accounts, BOUND, Content, Control, DEAD, MOUNTED, NAMED, random};
 use super::member::{lock, purge, tls};
-use super::{Place, of_task, place, queues};
+use super::{Place, named, of_task, place, queues};
 use crate::abi::{Errno, Result};
 use crate::sys::path::{Fd, Path, each_entry, each_entry_until};
 use crate::sys::proc;
@@ -208,8 +208,11 @@ fn teardown_here(dir: &[u8]) -> Ended {
     if state.load(Ordering::Acquire) & BOUND != 0 && is_bound(&place) {
         return Ended::No;
     }
-    state.fetch_or(DEAD, Ordering::AcqRel);
+    let before = state.fetch_or(DEAD, Ordering::AcqRel);
     crate::crash_point!("end.declared");
+    if before & NAMED != 0 {
+        named::forget(dir);
+    }
     if state.load(Ordering::Acquire) & MOUNTED != 0 && is_mounted(&place) {
         return Ended::Mounted;
     }
@@ -474,6 +477,9 @@ fn look_into(own: &Path, accounts: &Accounts, most: usize) -> usize {
         stopped_at = see(0, from);
     }
     accounts.looked.store(stopped_at.unwrap_or(0), Ordering::Relaxed);
+    if most == usize::MAX {
+        as_owner(own.as_bytes(), || named::collect(own));
+    }
     dead
 }
 

@@ -435,18 +435,18 @@ impl Drop for FileIds {
     }
 }
 
-fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Membership> {
-    let uid = super::kernel_uid(super::euid());
-    // Numbers that the kernel does not give to namespaces (those begin at 4026531840), with as many
-    // digits.
-    let id = 1_000_000_000 + random() % 2_900_000_000;
-    let secret = [random() | 1, random()];
-    let own = directory_of_user(root, uid)?;
+/// The directory in which the caller's namespaces lie, made if need be.
+///
+/// # Errors
+///
+/// EACCES: it is somebody else's; those of making directories.
+pub fn users_directory(root: &Path) -> Result<Path> {
+    let own = directory_of_user(root, super::kernel_uid(super::euid()))?;
     // Nobody else may list it.
     if super::euid() == 0 {
         super::claim_users_directory(root, &own)?;
     }
-    own.make_dir(if everybody { 0o711 } else { 0o700 })?;
+    own.make_dir(if super::is_for_everybody(root)? { 0o711 } else { 0o700 })?;
     if own.stat()?.st_uid != super::euid() {
         crate::log::refused(format_args!(
             "unshare: EACCES: {} belongs to somebody else",
@@ -454,7 +454,16 @@ fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Mem
         ));
         return Err(Errno::EACCES);
     }
-    let dir = directory(own, id, secret)?;
+    Ok(own)
+}
+
+fn create_once(tls: &Tls, root: &Path, everybody: bool, whom: For) -> Result<Membership> {
+    let uid = super::kernel_uid(super::euid());
+    // Numbers that the kernel does not give to namespaces (those begin at 4026531840), with as many
+    // digits.
+    let id = 1_000_000_000 + random() % 2_900_000_000;
+    let secret = [random() | 1, random()];
+    let dir = directory(users_directory(root)?, id, secret)?;
     let made = (|| {
         dir.make_new_dir(if everybody { 0o755 } else { 0o700 })?;
         crate::crash_point!("ns.directory");

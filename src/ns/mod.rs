@@ -6,6 +6,7 @@
 //!   i4026531839/                the initial namespace (of that ipc namespace of the kernel)
 //!   u1000/n1234567890-SECRET/   a virtual one, ipc:[1234567890], made by uid 1000; nobody else can
 //!                               list that directory, so that only members and root know where it is
+//!   u1000/names                 which of them have a name ([`named`])
 //!     control                   limits, number of queues ([`control::Control`]); membership ([`member`])
 //!     sb/                       the superblock directory: a file per name
 //!     q/                        hidden: per queue, by the inode of its file
@@ -21,6 +22,7 @@ pub mod enter;
 pub mod ledger;
 pub mod life;
 pub mod member;
+pub mod named;
 pub mod of_task;
 pub mod queues;
 pub mod sysctl;
