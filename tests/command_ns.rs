@@ -348,6 +348,21 @@ fn names_are_a_users_own() {
 }
 
 #[test]
+fn names_do_not_depend_on_the_umask() {
+    let Some(user) = somebody_or_skip() else { return };
+    let state = StateDir::new();
+    let script = format!("umask 777; '{MQNS}' run --ns a '{MQNS}' run --ns b true && '{MQNS}' run --ns a true");
+    let mut command = mqns(&state, user, &["run", "sh", "-c", &script]);
+    assert_eq!(ok(command.output().expect("run mqns")), "");
+    let files = state.files();
+    let file = files.iter().find(|(path, ..)| path.ends_with("names")).expect("names");
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(state.path().join(&file.0)).expect("stat").permissions());
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!((left(&state).len(), names(&state)), (0, 0));
+}
+
+#[test]
 fn many_names_at_a_time_and_one_too_many() {
     let state = StateDir::new();
     says(&state, &["run", "--ns", "first", "true"]);

@@ -173,6 +173,39 @@ fn kernel_without_queues_is_no_problem() {
 }
 
 #[test]
+fn filters_that_forbid_what_sleepers_need() {
+    let state = StateDir::new();
+    let filtered = |error: i32| {
+        let mut command = command(&state, harness::program("doctor_filter").to_str().expect("UTF-8"));
+        command.args([&error.to_string(), MQNS, "doctor", "--json"]);
+        command
+    };
+    for error in [libc::ENOSYS, libc::EPERM] {
+        has(&finds(filtered(error)), "ok", "kernel: a seccomp filter is on; what sleepers need passes it");
+    }
+    problem(
+        filtered(libc::EACCES),
+        &["kernel: a seccomp filter refuses futex_waitv (Permission denied)", "ENOSYS or EPERM"],
+    );
+    problem(filtered(0), &["kernel: a seccomp filter refuses futex_waitv (who asks is killed)"]);
+}
+
+#[test]
+fn proc_that_hides_processes_is_noted() {
+    let state = StateDir::new();
+    if somebodys(&state, &[]).is_none() || !harness::may_mount() {
+        return;
+    }
+    let mut command = command(&state, "unshare");
+    let script = "set -e; mount -t proc -o hidepid=2 proc /proc; exec \"$@\"";
+    command
+        .args(["--pid", "--fork", "--mount", "sh", "-c", script, "sh"])
+        .args(SOMEBODY)
+        .args([MQNS, "doctor", "--json"]);
+    has(&finds(command), "note", "/proc hides processes of others (hidepid)");
+}
+
+#[test]
 fn directories_that_cannot_be_used() {
     let state = StateDir::new();
     let file = state.path().join("file");
@@ -285,6 +318,21 @@ fn fill(state: &StateDir, queues: usize) {
         let output = command(state, MQNS).args(["mk", &format!("/q{n}")]).output().expect("run mqns");
         assert!(output.status.success(), "{output:?}");
     }
+}
+
+#[test]
+fn limits_say_who_else_is_charged() {
+    let state = StateDir::new();
+    if somebodys(&state, &[]).is_none() {
+        return;
+    }
+    fill(&state, 1);
+    let command = somebodys(&state, &[]).expect("as before");
+    has(
+        &finds(command),
+        "ok",
+        "limits: RLIMIT_MSGQUEUE: 0 of 819200 bytes are charged to 12345, a default queue takes 82880 (others: root 82880)",
+    );
 }
 
 #[test]

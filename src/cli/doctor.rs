@@ -232,6 +232,9 @@ fn child(library: &Library, environment: &Environment) -> Result<Value, String> 
 
 // ---- the kernel ------------------------------------------------------------------------------
 
+/// Instead of an error: who has called was killed.
+const KILLED: i32 = -1;
+
 /// The error of a call that is made by a child of its own, 0 if there was none.
 fn error_of(call: impl FnOnce() -> i64) -> i32 {
     // SAFETY: this process has one thread; the child makes a call and ends.
@@ -243,13 +246,16 @@ fn error_of(call: impl FnOnce() -> i64) -> i32 {
     }
     let mut status = 0;
     // SAFETY: a variable for the result.
-    if pid == -1 || unsafe { libc::waitpid(pid, &mut status, 0) } != pid || !libc::WIFEXITED(status) {
-        return libc::EIO;
+    if pid == -1 || unsafe { libc::waitpid(pid, &mut status, 0) } != pid {
+        return libc::EAGAIN;
     }
-    libc::WEXITSTATUS(status)
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { KILLED }
 }
 
 fn reason(error: i32) -> String {
+    if error == KILLED {
+        return "who asks is killed".into();
+    }
     Cause(&io::Error::from_raw_os_error(error)).to_string()
 }
 
@@ -302,10 +308,13 @@ fn kernel(found: &mut Findings) {
     if status_field("self", "Seccomp").as_deref() == Some("2") {
         // SAFETY: no memory is passed.
         match error_of(|| unsafe { libc::syscall(libc::SYS_futex_waitv, 0, 0, 0, 0, 0) }) {
-            libc::EINVAL | libc::ENOSYS => found.ok(TOPIC, "a seccomp filter is on; what sleepers need passes it"),
+            // Where it is missing or forbidden an older call is used.
+            libc::EINVAL | libc::ENOSYS | libc::EPERM => {
+                found.ok(TOPIC, "a seccomp filter is on; what sleepers need passes it")
+            }
             error => {
                 let text = format_args!("a seccomp filter refuses futex_waitv ({})", reason(error));
-                found.problem(TOPIC, text, "allow it, or have it say ENOSYS: then an older call is used");
+                found.problem(TOPIC, text, "allow it, or have it say ENOSYS or EPERM");
             }
         }
     }

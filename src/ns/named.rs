@@ -82,7 +82,7 @@ pub fn enter(tls: &Tls, name: &[u8], make: bool) -> Result<bool> {
     let root = super::root()?;
     let uid = super::kernel_uid(super::euid());
     let own = if make { member::users_directory(&root)? } else { directory_of_user(&root, uid)? };
-    let names = Names::lock(&own)?;
+    let names = Names::lock(&own, make)?;
     if let Some((at, record)) = names.find(|record| text(&record.name) == name) {
         let dir = Path::new(&[own.as_bytes(), b"/", text(&record.dir)])?;
         // Of one whose last process was killed this is the end.
@@ -125,8 +125,8 @@ impl Names {
     ///
     /// # Errors
     ///
-    /// ENOENT: the user has no directory. EACCES: it is somebody else's.
-    fn lock(own: &Path) -> Result<Names> {
+    /// ENOENT: the user has no directory, or no such file and does not `make` one. EACCES: it is somebody else's.
+    fn lock(own: &Path, make: bool) -> Result<Names> {
         let dir = own.open_own(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)?;
         if dir.stat()?.st_uid != super::euid() {
             return Err(Errno::EACCES);
@@ -135,9 +135,9 @@ impl Names {
         let name = name.from(&dir, 0);
         // Whoever has made this directory, before root has taken it over, may have put anything there.
         for _ in 0..100 {
-            let flags = libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-            let file = match name.open(flags, 0o600) {
-                Err(Errno::ELOOP | Errno::ENXIO | Errno::EISDIR | Errno::EAGAIN) => {
+            let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+            let file = match name.open(if make { flags | libc::O_CREAT } else { flags }, 0o600) {
+                Err(Errno::EACCES | Errno::ELOOP | Errno::ENXIO | Errno::EISDIR | Errno::EAGAIN) => {
                     put_away(&name, &dir)?;
                     continue;
                 }
@@ -148,6 +148,10 @@ impl Names {
             if !is_own || st.st_nlink != 1 {
                 put_away(&name, &dir)?;
                 continue;
+            }
+            if st.st_mode & 0o600 != 0o600 {
+                // By the umask.
+                file.chmod(0o600)?;
             }
             // No other user can have it open, so that it is waited for without an end.
             // SAFETY: no pointers.
