@@ -33,7 +33,7 @@ pub enum Exit {
     /// Done: help, version or a list printed.
     Done = 0,
     /// A queue or a limit has refused what was asked for: there is no such queue, or there is one already; no
-    /// permission; a limit is reached.
+    /// permission; a limit is reached. Of `mqns doctor`: there is a problem.
     Refused = 1,
     /// The queue was full or empty, and was not to be waited for, or not so long.
     WouldBlock = 124,

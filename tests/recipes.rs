@@ -134,6 +134,11 @@ fn pytest_with_a_namespace_for_each_test() {
     let conftest = recipe("conftest.py");
     let project = Project::new(&[("test_two.py", PYTHON), ("conftest.py", &conftest)]);
     project.passes(&format!("mqns run --privileges generous -- {pytest} -n 2"));
+    // One for each worker.
+    let conftest = conftest.replace("(autouse=True)", "(autouse=True, scope=\"session\")");
+    assert!(conftest.contains("session"));
+    fs::write(project.dir.path().join("conftest.py"), conftest).expect("write");
+    project.passes(&format!("mqns run --privileges generous -- {pytest} -n 2"));
     // Who forgets it is told. (Root may do it on the kernel.)
     let forgetful = format!("setpriv --bounding-set -all --inh-caps -all mqns run -- {pytest} test_two.py::test_first");
     let output = project.shell(&forgetful);
@@ -273,9 +278,9 @@ fn anything_that_takes_a_command() {
     let project = Project::new(&[("one.t", "print \"1..1\\nok 1\\n\"; exit(-e $ENV{MEET} ? 0 : 1);\n")]);
     let prove = Command::new("prove").arg("--version").output().is_ok_and(|o| o.status.success());
     if prove {
-        project.passes("prove -e 'mqns run --fresh -- perl' one.t");
+        project.passes("prove -j 4 -e 'mqns run --fresh -- perl' .");
     }
-    project.passes("printf '%s\\n' a b c | xargs -P 3 -n 1 mqns run --fresh -- echo");
+    project.passes("printf '%s\\n' /bin/true /bin/true | xargs -P 4 -n 1 mqns run --fresh --");
 }
 
 #[test]
