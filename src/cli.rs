@@ -3,6 +3,7 @@
 mod bench;
 mod doctor;
 mod elf;
+mod generate;
 mod limits;
 mod look;
 mod lsns;
@@ -99,7 +100,7 @@ Of the others:
 const ENVIRONMENT: &str = "\
 Environment:
   MQNS_LIB     libmqns.so to preload; else it is looked for beside mqns, in ../lib,
-               ../lib/mqns and ../lib/*/mqns
+               ../lib/mqns and ../lib/*/mqns, and where it was built
   MQNS_DIR, MQNS_PRIVILEGES, MQNS_LIMITS, MQNS_POLL, MQNS_LOG, MQNS_MOUNT
                what the options set; they hold for everything that CMD starts, too
   LD_PRELOAD   kept, behind the library";
@@ -327,6 +328,18 @@ Examples:
   mqns gc
   mqns gc --dir /dev/shm/test1 --quiet";
 
+const GENERATE_HELP: &str = "\
+For who packages or installs mqns. Pages are mqns.1, one for each command, and libmqns.7. The
+completions call mqns for each answer, so that they know its options and, for QUEUE, the queues
+that there are. Where they go:
+  bash  /usr/share/bash-completion/completions/mqns, or ~/.bashrc: source <(mqns generate --completions bash)
+  zsh   /usr/share/zsh/vendor-completions/_mqns, or any directory of $fpath
+  fish  /usr/share/fish/vendor_completions.d/mqns.fish, or ~/.config/fish/completions/mqns.fish
+
+Examples:
+  mqns generate --man /usr/local/share/man
+  mqns generate --completions fish > ~/.config/fish/completions/mqns.fish";
+
 #[derive(Subcommand)]
 enum Verb {
     /// Run a command, and all that it starts, on the library's message queues
@@ -414,6 +427,10 @@ enum Verb {
     /// Take away namespaces and queues that killed processes have left
     #[command(after_help = GC_HELP)]
     Gc(Gc),
+
+    /// Write man pages, or print what a shell needs to complete command lines
+    #[command(after_help = GENERATE_HELP)]
+    Generate(Generate),
 }
 
 /// Arguments of `mqns run`.
@@ -930,6 +947,27 @@ struct Gc {
     quiet: bool,
 }
 
+/// Arguments of `mqns generate`.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Generate {
+    /// Write the man pages to man1 and man7 in this directory
+    #[arg(long, value_name = "DIR")]
+    man: Option<PathBuf>,
+
+    /// Print completions for a shell
+    #[arg(long, value_enum, value_name = "SHELL")]
+    completions: Option<Shell>,
+}
+
+/// Shells with completions.
+#[derive(Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
 /// `MQNS_PRIVILEGES`.
 #[derive(Clone, Copy, ValueEnum)]
 enum Privileges {
@@ -959,6 +997,14 @@ enum Poll {
 
 /// The command, from the arguments to the exit status.
 pub fn main() -> Exit {
+    match generate::complete() {
+        Ok(false) => {}
+        Ok(true) => return Exit::Done,
+        Err(error) => {
+            let _ = error.print();
+            return Exit::Failed;
+        }
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -994,6 +1040,7 @@ pub fn main() -> Exit {
         }),
         Verb::Umount(arguments) => mount::umount(arguments),
         Verb::Gc(arguments) => namespace::collect(arguments).and_then(|text| print(&text)),
+        Verb::Generate(arguments) => generate::generate(arguments).and_then(|text| print(&text)),
     };
     match done {
         Ok(()) => Exit::Done,

@@ -5,6 +5,9 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("system calls, guarded copies and signal frames are in assembly, for x86-64 and AArch64");
+
 pub mod abi;
 pub mod desc;
 pub mod epoll;

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::FromRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -256,7 +257,17 @@ fn library_is_found_in_an_installation() {
         with.args(["run", "sh", "-c", "echo $LD_PRELOAD"]).env_remove("MQNS_LIB").env_remove("LD_PRELOAD");
         with.env("MQNS_DIR", state.path()).output().expect("run mqns")
     };
-    refuses(&installed(&state), 125, &["libmqns.so: not found", "MQNS_LIB"]);
+    // By `cargo install` it comes alone, and finds the library where that has built it.
+    let built = Path::new(env!("CARGO_BIN_EXE_mqns")).with_file_name("libmqns.so");
+    assert_eq!(out(&installed(&state)), format!("{}\n", path(built.clone())));
+    // Once that is gone (here: has another name in the command) there is none.
+    let mut bytes = fs::read(&command).expect("read the command");
+    let built = built.as_os_str().as_bytes();
+    let places: Vec<usize> = (0..bytes.len() - built.len()).filter(|&at| bytes[at..].starts_with(built)).collect();
+    assert!(!places.is_empty(), "no path of the library");
+    places.iter().for_each(|at| bytes[at + built.len() - 1] = b'x');
+    write(&prefix.path().join("bin"), "mqns", &bytes, 0o755);
+    refuses(&installed(&state), 125, &["libmqns.so: not found", "MQNS_LIB", "scripts/install"]);
     // Later ones are looked at first.
     for place in ["lib/x86_64-linux-gnu/mqns", "lib/mqns", "lib", "bin"] {
         let library = prefix.path().join(place).join("libmqns.so");

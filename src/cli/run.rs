@@ -197,8 +197,8 @@ impl Library {
     /// `libmqns.so`: `$MQNS_LIB`, else where a build or an installation puts it.
     pub fn find() -> Result<Library, Failure> {
         let fail = |object: &Path, cause: &str| {
-            let remedy =
-                "set MQNS_LIB to the path of libmqns.so (`cargo build --release` makes target/release/libmqns.so)";
+            let remedy = "set MQNS_LIB to the path of libmqns.so (`cargo build --release` makes target/release/libmqns.so), or \
+                          put it in place by `scripts/install`";
             Failure::new(Exit::Failed, object.display(), cause, remedy)
         };
         let path = match env::var_os("MQNS_LIB").filter(|lib| !lib.is_empty()) {
@@ -238,16 +238,26 @@ impl Library {
     }
 }
 
-/// The library of the build tree or installation that this executable belongs to.
+/// The library of the build tree or installation that this executable belongs to; else the one built together with it.
 fn beside_us() -> Option<PathBuf> {
-    let bin = env::current_exe().ok()?.parent()?.to_path_buf();
+    let command = env::current_exe().ok()?;
+    let bin = command.parent()?.to_path_buf();
     let lib = bin.parent()?.join("lib");
     let mut candidates = vec![bin.join("libmqns.so"), lib.join("libmqns.so"), lib.join("mqns/libmqns.so")];
     // Debian's multiarch directories, lib/x86_64-linux-gnu.
     let mut multiarch: Vec<_> = fs::read_dir(&lib).into_iter().flatten().flatten().map(|e| e.path()).collect();
     multiarch.sort();
     candidates.extend(multiarch.into_iter().map(|dir| dir.join("mqns/libmqns.so")));
-    candidates.into_iter().find(|path| path.is_file())
+    candidates.into_iter().find(|path| path.is_file()).or_else(|| built_with(&command))
+}
+
+/// The library where the build has left it, for `cargo install` (build.rs). Not somebody else's, who has since made that
+/// path his own.
+fn built_with(command: &Path) -> Option<PathBuf> {
+    let library = PathBuf::from(option_env!("MQNS_BUILT_LIBRARY")?);
+    let owner = |path: &Path| fs::metadata(path).ok().filter(|meta| meta.is_file()).map(|meta| meta.uid());
+    let theirs = owner(&library)?;
+    (theirs == 0 || Some(theirs) == owner(command)).then_some(library)
 }
 
 /// The library, then what was to be preloaded before. Once is enough: `mqns run` may be nested.
@@ -331,7 +341,8 @@ pub fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-fn executable(path: &Path) -> bool {
+/// Whether this process may execute it.
+pub fn executable(path: &Path) -> bool {
     // SAFETY: a NUL-terminated path; nothing else is accessed.
     c_path(path)
         .is_some_and(|p| unsafe { libc::faccessat(libc::AT_FDCWD, p.as_ptr(), libc::X_OK, libc::AT_EACCESS) } == 0)
