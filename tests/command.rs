@@ -9,7 +9,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::FromRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -257,17 +256,26 @@ fn library_is_found_in_an_installation() {
         with.args(["run", "sh", "-c", "echo $LD_PRELOAD"]).env_remove("MQNS_LIB").env_remove("LD_PRELOAD");
         with.env("MQNS_DIR", state.path()).output().expect("run mqns")
     };
-    // By `cargo install` it comes alone, and finds the library where that has built it.
-    let built = Path::new(env!("CARGO_BIN_EXE_mqns")).with_file_name("libmqns.so");
-    assert_eq!(out(&installed(&state)), format!("{}\n", path(built.clone())));
-    // Once that is gone (here: has another name in the command) there is none.
+    // `cargo install` installs it alone: then it takes the library where that was built. In this copy of the command that
+    // place is another, as long by slashes.
+    let built = path(Path::new(env!("CARGO_BIN_EXE_mqns")).with_file_name("libmqns.so"));
+    let place = StateDir::new();
+    let own = path(place.path().to_path_buf());
+    let own = format!("{own}{}l", "/".repeat(built.len() - own.len() - 1));
     let mut bytes = fs::read(&command).expect("read the command");
-    let built = built.as_os_str().as_bytes();
-    let places: Vec<usize> = (0..bytes.len() - built.len()).filter(|&at| bytes[at..].starts_with(built)).collect();
-    assert!(!places.is_empty(), "no path of the library");
-    places.iter().for_each(|at| bytes[at + built.len() - 1] = b'x');
+    let found: Vec<usize> =
+        (0..bytes.len() - built.len()).filter(|&at| bytes[at..].starts_with(built.as_bytes())).collect();
+    assert!(!found.is_empty(), "{built} is not in the command");
+    found.iter().for_each(|&at| bytes[at..at + own.len()].copy_from_slice(own.as_bytes()));
     write(&prefix.path().join("bin"), "mqns", &bytes, 0o755);
     refuses(&installed(&state), 125, &["libmqns.so: not found", "MQNS_LIB", "scripts/install"]);
+    fs::copy(harness::library(), &own).expect("copy the library");
+    assert_eq!(out(&installed(&state)), format!("{own}\n"));
+    // But not one that somebody else has put there.
+    if is_root() {
+        std::os::unix::fs::chown(&own, Some(65534), None).expect("chown");
+        refuses(&installed(&state), 125, &["libmqns.so: not found"]);
+    }
     // Later ones are looked at first.
     for place in ["lib/x86_64-linux-gnu/mqns", "lib/mqns", "lib", "bin"] {
         let library = prefix.path().join(place).join("libmqns.so");
