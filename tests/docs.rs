@@ -39,6 +39,9 @@ use std::time::{Duration, Instant};
 /// How long a command of a page may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The descriptor of a shell that its commands read from, above all that are in use when it is started.
+const SILENCE: i32 = 99;
+
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = vec![Trial::test("supported_calls_are_those_of_the_library", supported_calls)];
@@ -608,8 +611,8 @@ impl Shell {
         let quiet = silence.as_raw_fd();
         // SAFETY: one system call between fork and exec.
         unsafe {
-            command.pre_exec(move || match libc::dup2(quiet, 9) {
-                9 => Ok(()),
+            command.pre_exec(move || match libc::dup2(quiet, SILENCE) {
+                SILENCE => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
             })
         };
@@ -634,7 +637,7 @@ impl Shell {
         // No shell prints this by itself.
         const END: &str = "\u{1e}end ";
         let command = self.replaced(command);
-        let line = format!("{{ {command}\n}} <&9; printf '\\n\\036end %d\\n' $?\n");
+        let line = format!("{{ {command}\n}} <&{SILENCE}; printf '\\n\\036end %d\\n' $?\n");
         self.input.write_all(line.as_bytes()).map_err(|e| format!("{command}: the shell has gone: {e}"))?;
         let mut bytes = Vec::new();
         let deadline = Instant::now() + PATIENCE;
