@@ -46,6 +46,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = vec![Trial::test("supported_calls_are_those_of_the_library", supported_calls)];
     trials.push(Trial::test("examples_of_help_are_parsed", examples_of_help));
+    trials.push(Trial::test("clients_work_as_the_table_says", clients));
     for page in pages() {
         let name = page.name.clone();
         let trial = |kind: &str, check: fn(&Page) -> Result<(), Failed>| {
@@ -438,7 +439,7 @@ fn synopsis(line: &str) -> Vec<String> {
             "PID" | "NS" | "N" | "NUMBER" | "SECONDS" | "BYTES" => "1",
             "MODE" => "600",
             "NAME=VALUE" => "msg_max=1",
-            word => word,
+            word => word.strip_suffix("=N").map_or(word, |name| if name == "msg_max" { "msg_max=1" } else { word }),
         }
     });
     let mut verbs: Vec<String> = vec![String::new()];
@@ -840,7 +841,23 @@ fn sessions(page: &Page) -> Result<(), Failed> {
     Ok(())
 }
 
-// ---- the table of supported calls -------------------------------------------------------------
+// ---- tables --------------------------------------------------------------------------------------
+
+/// docs/compatibility.md, as far as it takes no download, and little time: `scripts/compat --check` is the whole of it.
+fn clients() -> Result<(), Failed> {
+    let output = Command::new(root().join("scripts/compat"))
+        .args(["--installed", "--check", "--mqns", env!("CARGO_BIN_EXE_mqns"), "--lib"])
+        .arg(harness::library())
+        .args(["glibc", "fortify", "g++", "ctypes", "syscall", "static", "set-user-id", "bash", "sanitizer"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("run scripts/compat");
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [&output.stdout, &output.stderr].map(|b| String::from_utf8_lossy(b).into_owned());
+    Err(said.concat().into())
+}
 
 /// README's table names functions that the library stands in for, all of them; of families with a row that ends in
 /// "…", some.
