@@ -19,7 +19,8 @@
 //! * `<!-- docs: not run: REASON -->`: shown only. Options of `mqns` are checked here, too, as everywhere.
 //!
 //! A shell has a mount and a pid namespace of its own, and root's rights but for CAP_SYS_RESOURCE (which some roots
-//! have and some have not): where they cannot be had its trial says "skipped".
+//! have and some have not); the machine's root file system is read-only to it, and /mnt empty. Where all that cannot be
+//! had its trial says "skipped".
 
 mod harness;
 #[path = "../src/interpose/symbols.rs"]
@@ -566,17 +567,21 @@ fn pipe() -> [OwnedFd; 2] {
     }
 }
 
-/// What a shell runs in: namespaces of its own, no kernel queues, root but for one capability.
-fn surroundings() -> Command {
+/// What a shell runs in: namespaces of its own, no kernel queues, root but for one capability; what it
+/// can write to is its two directories, /mnt (empty) and other mounts than the root's.
+fn surroundings(state: &StateDir, work: &StateDir) -> Command {
+    const MOUNT: &str = r#"for own; do [ "$own" = -- ] && break; mount --bind "$own" "$own" && shift || exit; done; shift
+        mount -o remount,bind,ro / && mount -t tmpfs none /mnt && cd "$HOME" && exec "$@""#;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "setpriv"]);
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", MOUNT, "sh"]);
+    command.arg(state.path()).arg(work.path()).args(["--", "setpriv"]);
     command.args(["--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource"]);
-    command.arg(harness::program("nokernel"));
+    command.arg(harness::program("nokernel")).env("HOME", work.path()).env("TMPDIR", work.path());
     command
 }
 
 fn surroundings_can_be_had() -> bool {
-    surroundings().arg("true").output().is_ok_and(|o| o.status.success())
+    surroundings(&StateDir::new(), &StateDir::new()).arg("true").output().is_ok_and(|o| o.status.success())
 }
 
 impl Shell {
@@ -585,7 +590,7 @@ impl Shell {
         let (state, work) = (StateDir::new(), StateDir::new());
         let [silence, end] = pipe();
         let [output, write] = pipe();
-        let mut command = surroundings();
+        let mut command = surroundings(&state, &work);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MQNS_") {
                 command.env_remove(name);
@@ -601,10 +606,8 @@ impl Shell {
             .env("MQNS_DIR", state.path())
             .env("MQNS_LIB", harness::library())
             .envs([("LC_ALL", "C.UTF-8"), ("TZ", "UTC"), ("SHELL", "/bin/sh")])
-            .env("HOME", work.path())
             .env_remove("LD_PRELOAD")
             .env_remove("BASH_ENV")
-            .current_dir(work.path())
             .stdin(Stdio::piped())
             .stdout(write.try_clone().expect("dup"))
             .stderr(write)
