@@ -851,7 +851,7 @@ fn clients() -> Result<(), Failed> {
     let output = Command::new(root().join("scripts/compat"))
         .args(["--installed", "--check", "--mqns", env!("CARGO_BIN_EXE_mqns"), "--lib"])
         .arg(harness::library())
-        .args(["glibc", "fortify", "g++", "ctypes", "syscall", "static", "set-user-id", "bash", "sanitizer"])
+        .args(["glibc", "fortify", "g++", "ctypes", "by numbers", "`-static`", "set-user-id", "bash", "sanitizer"])
         .stdin(Stdio::null())
         .output()
         .expect("run scripts/compat");
