@@ -302,21 +302,25 @@ fn sources(dir: &Path, out: &mut String) {
 fn names(page: &Page) -> Result<(), Failed> {
     let mut wrong = Vec::new();
     let mut code = String::new();
-    for dir in ["src", "cshim", "tests", "scripts", "benches"] {
+    for dir in ["src", "cshim", "tests", "scripts", "benches", ".ci"] {
         sources(&root().join(dir), &mut code);
     }
-    for (i, line) in page.text.lines().enumerate() {
+    code.push_str(&fs::read_to_string(root().join("build.rs")).expect("build.rs"));
+    let (blocks, prose) = page.parts();
+    let in_blocks = blocks.iter().flat_map(|b| b.lines.iter().enumerate().map(|(i, l)| (b.line + i, l.as_str(), true)));
+    for (number, line, block) in prose.into_iter().map(|(number, line)| (number, line, false)).chain(in_blocks) {
         for word in line.split(|c: char| !is_name(c) && !"/.-*…".contains(c)) {
             let word = word.trim_end_matches(['.', '-', '/']);
-            let rooted =
-                ["src/", "tests/", "scripts/", "benches/", "cshim/", "docs/"].iter().any(|d| word.starts_with(d));
+            // In a block paths may be a reader's own.
+            let all = ["scripts/", "src/", "tests/", "benches/", "cshim/", "docs/"];
+            let rooted = all[..if block { 1 } else { all.len() }].iter().any(|d| word.starts_with(d));
             let pattern = word.contains(['*', '…']) || word.ends_with("NAME.c");
             if rooted && !pattern && !root().join(word).exists() {
-                wrong.push(format!("{}: no such file: {word}", page.at(i + 1)));
+                wrong.push(format!("{}: no such file: {word}", page.at(number)));
             }
             let variable = word.starts_with("MQNS_") && word.len() > 5 && !pattern;
             if variable && !code.contains(word) {
-                wrong.push(format!("{}: no such variable: {word}", page.at(i + 1)));
+                wrong.push(format!("{}: no such variable: {word}", page.at(number)));
             }
         }
     }
