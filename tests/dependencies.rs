@@ -1,0 +1,80 @@
+//! The crates of others that this package is built with: each has a licence of the list in `deny.toml`, comes from
+//! crates.io with a checksum, and comes once. What `cargo deny check` says without the network; with it, it also
+//! knows of advisories.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn file(name: &str) -> String {
+    fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
+}
+
+/// The licences of `allow = […]`.
+fn allowed() -> BTreeSet<String> {
+    let text = file("deny.toml");
+    let line = text.lines().find_map(|line| line.strip_prefix("allow = [")).expect("allow in deny.toml");
+    let list: BTreeSet<_> =
+        line.trim_end_matches(']').split(", ").map(|name| name.trim_matches('"').to_string()).collect();
+    assert!(list.contains("MIT"), "{line}");
+    list
+}
+
+/// Is an expression satisfied: of each part of an AND, one of its alternatives? (Nothing deeper is; it is refused.)
+fn is_satisfied(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let expression = expression.replace('/', " OR ");
+    let of_part = |part: &str| {
+        let part = part.strip_prefix('(').and_then(|part| part.strip_suffix(')')).unwrap_or(part);
+        part.split(" OR ").any(|name| allowed.contains(name))
+    };
+    expression.split(" AND ").all(of_part)
+}
+
+#[test]
+fn expressions_are_understood() {
+    let allowed = allowed();
+    for good in ["MIT", "GPL-2.0 OR MIT", "MIT/Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0"] {
+        assert!(is_satisfied(good, &allowed), "{good}");
+    }
+    for bad in ["GPL-2.0", "MIT AND GPL-2.0", "GPL-2.0 OR (MIT AND AGPL-3.0)", ""] {
+        assert!(!is_satisfied(bad, &allowed), "{bad}");
+    }
+}
+
+/// Of what is compiled for this machine, build scripts and tests included.
+#[test]
+fn licences_are_allowed() {
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", &host]);
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("run cargo metadata");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (allowed, packages) = (allowed(), metadata["packages"].as_array().expect("packages"));
+    assert!(packages.len() > 10);
+    for package in packages {
+        let licence = package["license"].as_str().unwrap_or("none");
+        assert!(is_satisfied(licence, &allowed), "{} {}: {licence}", package["name"], package["version"]);
+    }
+}
+
+#[test]
+fn each_crate_comes_once_from_the_registry_with_a_checksum() {
+    let text = file("Cargo.lock");
+    let mut seen = BTreeSet::new();
+    for package in text.split("[[package]]").skip(1) {
+        let field = |name: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|value| value.trim_start_matches(" = ").trim_matches('"'))
+        };
+        let name = field("name").expect("a name");
+        assert!(seen.insert(name.to_string()), "{name}: twice");
+        if name != env!("CARGO_PKG_NAME") {
+            assert_eq!(field("source"), Some("registry+https://github.com/rust-lang/crates.io-index"), "{name}");
+            assert_eq!(field("checksum").map(str::len), Some(64), "{name}");
+        }
+    }
+    assert!(seen.len() > 10);
+}
