@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::StateDir;
+use harness::row::row;
 
 /// Random numbers (xorshift64*), the same in every run.
 struct Random(u64);
@@ -66,7 +67,8 @@ impl Stage {
     /// `hostile` with the library, where the kernel has no queues.
     fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(harness::program("nokernel"));
-        for (name, value) in [("LD_PRELOAD", harness::library()), ("MQNS_DIR", self.state.path())] {
+        let (preload, dir) = (harness::preload(), self.state.path().as_os_str());
+        for (name, value) in [("LD_PRELOAD", preload.as_os_str()), ("MQNS_DIR", dir)] {
             command.arg("-e").arg(format!("{name}={}", value.display()));
         }
         command.arg("-e").arg(format!("MQNS_MOUNT={}/mnt", self.outside.path().display()));
@@ -389,23 +391,34 @@ fn round(seed: u64, in_use: bool, sum: &mut Sum) {
     }
 }
 
-fn rounds(in_use: bool, default: u64) {
+fn rounds(in_use: bool, default: u64, how: &str) {
     let mut sum = Sum::default();
-    let (seeds, start) = (seeds(default), Instant::now());
+    let seeds = seeds(default);
     for seed in seeds.clone() {
         round(seed, in_use, &mut sum);
     }
-    println!("{} programs, {sum:?}, {:?}", seeds.count(), start.elapsed());
+    let Sum { damages, calls, failed } = sum;
+    let times = format!("{} programs, {damages} damages, {calls} calls", seeds.count());
+    let outcome = format!(
+        "{failed} calls fail, none crashes or takes 5 s; the file outside and the other queue are as they were; no byte of \
+         the program's memory is in a message; mqns lsns and gc end"
+    );
+    row("files of a queue and namespace are anything", how, &times, &outcome, None);
 }
 
 #[test]
 fn files_may_be_anything_before_they_are_opened() {
-    rounds(false, 60);
+    rounds(
+        false,
+        60,
+        "before they are opened: words changed, cut short, huge, another version or owner; directory, link, FIFO, socket, \
+         device, another file, nothing in their place; others beside them",
+    );
 }
 
 #[test]
 fn files_may_become_anything_while_in_use() {
-    rounds(true, 40);
+    rounds(true, 40, "while they are in use: the same, half of the time by a peer that goes on");
 }
 
 /// A FIFO that is a link to a file of the opener's would have packets written into that file.
@@ -424,4 +437,5 @@ fn a_fifo_that_leads_elsewhere_is_refused() {
     let mut text = Vec::new();
     File::open(stage.sentinel()).unwrap().read_to_end(&mut text).unwrap();
     assert_eq!(text, SENTINEL);
+    row("the FIFO leads elsewhere", "a link to a file of the opener's", "1", "refused; the file is as it was", None);
 }

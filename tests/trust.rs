@@ -3,6 +3,7 @@
 
 mod harness;
 
+use harness::row::row;
 use harness::{Mode, Run, StateDir, program};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -204,6 +205,13 @@ fn planted_names_neither_lead_nor_stop_root() {
             }
         }
     }
+    row(
+        "names taken by another user",
+        "accounts, m, iN … as links, FIFOs, directories, files, with a lease; then root",
+        &format!("{} names", NAMES.len() * KINDS.len()),
+        "root takes them over: its calls work, and other users' afterwards; the files that links lead to are as they were",
+        None,
+    );
 }
 
 /// Another user may be refused queues there, but is led nowhere either, and waits for nobody.
@@ -224,6 +232,13 @@ fn planted_names_do_not_lead_users() {
             assert_eq!(victim.picture(), before, "{name}: {what}");
         }
     }
+    row(
+        "names taken by another user",
+        "the same; then another user",
+        &format!("{} names", NAMES.len() * KINDS.len()),
+        "works or is refused, within 5 s; the files that links lead to are as they were",
+        None,
+    );
 }
 
 /// The default directories' names can be guessed, in a directory where everybody may make some.
@@ -245,6 +260,13 @@ fn planted_default_directories_are_refused() {
         let run = run.args(["-m", "env", "-u", "MQNS_DIR", "sh", "-c", script, "sh"]).arg(program("trust"));
         assert_eq!(ops_of(run, &[plant]), ["EACCES", "ok", "ok", "EACCES", "ok", "precious"], "{plant}");
     }
+    row(
+        "names taken by another user",
+        "/dev/shm/mqns and mqns-UID as FIFO, link, file, directory",
+        "4 kinds",
+        "mq_open: EACCES; the files are as they were",
+        None,
+    );
 }
 
 /// What a program makes has the documented modes, whatever its umask.
@@ -355,6 +377,7 @@ fn modes_are_those_documented() {
         assert!(state.path().join(&initial).is_dir());
         assert!(beside.end().iter().all(|line| line == "ok"));
     }
+    row("any umask", "0, 022, 077, 0777; root and a user", "8", "each file has the documented mode and owner", None);
 }
 
 /// Keys of queues with modes 0666, 0644, 0600 and 0640.
@@ -402,6 +425,13 @@ fn taken_hidden_names_keep_nobody_from_unlinking() {
             assert_eq!(left.count(), 0, "{what}, uid {uid}");
         }
     }
+    row(
+        "hidden names taken by another user",
+        "the name to which mq_unlink moves a queue",
+        &format!("{} names", KINDS.len() * 4),
+        "mq_unlink works; nothing is left, nor charged",
+        None,
+    );
 }
 
 /// The same of the next numbers: a few that are taken are passed over.
@@ -421,6 +451,7 @@ fn taken_hidden_names_keep_nobody_from_creating() {
     );
     attack(&state, victim.path(), &script);
     assert_eq!(ops(&state, &["ids 65534", "create /q 0600", "send x", "receive"]), ["ok", "ok", "ok", "x"]);
+    row("hidden names taken by another user", "keys of the next 12 inode numbers", "1", "mq_open works", None);
 }
 
 fn gc(state: &StateDir, uid: u32) {
@@ -456,6 +487,13 @@ fn dead_draft_is_discharged_once() {
     assert_eq!(charged(&state, ATTACKER), 2 * cost);
     gc(&state, 0);
     assert_eq!(charged(&state, ATTACKER), 2 * cost);
+    row(
+        "a maker killed before its queue had a name",
+        "what it has left is found by three users, repeatedly",
+        "1",
+        "taken off the account once, by who may remove it",
+        None,
+    );
 }
 
 /// A draft that names another's queue takes nothing of that away.
@@ -475,6 +513,7 @@ fn forged_draft_removes_nothing_of_others() {
     attack(&state, victim.path(), &script);
     gc(&state, 0);
     assert_eq!(ops(&state, &["open /q", "receive"]), ["ok", "hello"]);
+    row("a forged draft", "with the key of another's queue; then mqns gc as root", "1", "the queue is as it was", None);
 }
 
 /// A user without rights to a queue finds neither message nor key.
@@ -503,6 +542,13 @@ fn queue_without_rights_is_closed() {
     // Unlink and rename are the sticky bit's.
     attack(&state, victim.path(), &format!("cd $D/{initial}; rm -f sb/q q/*.k; mv sb/q sb/r; mv q/x q/y; mv sb s"));
     assert_eq!(ops(&state, &["open /q", "receive"]), ["ok", "secret"]);
+    row(
+        "a user without rights to a queue",
+        "reads, lists, opens, unlinks, enters, renames what there is",
+        "1",
+        "EACCES, ENOENT, EPERM; nothing read; the message is there",
+        None,
+    );
 }
 
 /// Root in a namespace of a user's: the user may put links into all of its directories at any moment.
@@ -522,7 +568,7 @@ fn root_in_a_users_namespace_is_not_led_elsewhere() {
         ("itself", "cd $D/u1234; mv $NS n; ln -s $V $NS"),
         ("the user's directory", "cd $D; mv u1234 v; mkdir -p w; ln -s $V w/${NS##*/}; ln -s w u1234"),
     ];
-    for (what, swap) in swaps {
+    for (what, swap) in &swaps {
         let (state, victim) = (StateDir::new(), Victim::new(0));
         assert_eq!(ops(&state, &["create /first 0600"]), ["ok"]);
         let ids = format!("ids {ATTACKER}");
@@ -564,6 +610,13 @@ fn root_in_a_users_namespace_is_not_led_elsewhere() {
         gc(&state, 0);
         assert_eq!(victim.picture(), before, "{what}");
     }
+    row(
+        "root in a user's namespace",
+        "whose directories and files the user replaces by links",
+        &format!("{} ways", swaps.len()),
+        "files outside are as they were, also after mqns gc",
+        None,
+    );
 }
 
 /// The register of mounts lies beside what others make there.
@@ -590,6 +643,13 @@ fn planted_records_of_mounts_do_not_matter() {
         let run = Run::new(Mode::Shim, program("trust")).args(["ids 65534", "cat /proc/self/mounts"]).dir(&state);
         assert_eq!(ops_of(run, &[what]), ["ok", "ok"], "{what}");
     }
+    row(
+        "forged records of mounts",
+        "links, FIFOs, directories, files … in the register",
+        &format!("{} names", 2 * KINDS.len()),
+        "mounts work; files outside are as they were",
+        None,
+    );
 }
 
 /// A file that a user has made where queues are mounted becomes a queue when somebody opens it: the file's owner's, whoever
@@ -612,6 +672,13 @@ fn queue_made_of_a_users_file_is_that_users() {
     assert_eq!(
         ops(&state, &[&format!("ids {ATTACKER}"), "open /f", "send x", "receive", "unlink /f"])[1..],
         ["ok", "ok", "x", "ok"]
+    );
+    row(
+        "a file of a user's among the queues",
+        "made in the mqueue file system, then opened by root",
+        "1",
+        "a queue of that user, for whom its mode says",
+        None,
     );
 }
 
@@ -657,6 +724,13 @@ fn shortened_files_kill_nobody() {
         outcome.check().unwrap_or_else(|why| panic!("{what}: {why}"));
         assert_eq!(outcome.stdout.lines().count(), 10, "{what}: {}", outcome.stdout);
     }
+    row(
+        "files cut short in use",
+        "segment, control, accounts, to 0",
+        "3",
+        "whoever has them mapped goes on, by no signal",
+        None,
+    );
 }
 
 fn glob(dir: &Path, pattern: &str) -> Vec<PathBuf> {
@@ -678,6 +752,7 @@ fn accounts_are_no_protection_and_root_mends_them() {
     assert_eq!(ops(&state, &["ids 65534", "create /q 0600"]), ["ok", "EIO"]);
     assert_eq!(ops(&state, &["create /second 0600"]), ["ok"]);
     assert_eq!(ops(&state, &["ids 65534", "create /q 0600"]), ["ok", "ok"]);
+    row("accounts spoilt", "4 KiB of zeros", "1", "mq_open by others: EIO, until root makes a queue", None);
 }
 
 /// A container that shares the directory and not the process ids shares the queues, and nothing is found dead there
@@ -707,6 +782,13 @@ fn container_with_its_own_process_ids_shares_queues() {
         .into_iter()
         .filter(|(path, ..)| state.path().join(path).symlink_metadata().is_ok_and(|st| st.file_type().is_fifo()));
     assert_eq!(fifos.count(), 2);
+    row(
+        "a container that shares the directory",
+        "with its own process ids; then mqns gc in it",
+        "1",
+        "the queues are shared; nothing that lives is taken for dead",
+        None,
+    );
 }
 
 /// `mqns` as that user.

@@ -379,12 +379,15 @@ extern "C" fn real_dlsym() -> usize {
 
 /// dlsym(3). Goes on by a jump, because libc's looks at the return address to know its caller.
 ///
+/// With a sanitizer in this library it is left out: the sanitizer itself begins by calling it, before anything here may
+/// run (`scripts/sanitize`).
+///
 /// # Safety
 ///
 /// The C prototype's.
 #[cfg(all(not(test), target_arch = "x86_64"))]
 #[unsafe(naked)]
-#[unsafe(no_mangle)]
+#[cfg_attr(not(sanitized), unsafe(no_mangle))]
 pub unsafe extern "C" fn dlsym() {
     core::arch::naked_asm!(
         "push rdi",

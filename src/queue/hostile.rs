@@ -17,6 +17,10 @@ use crate::shm::Map;
 use crate::shm::layout::{F_CORRUPT, F_MIXED_PIDS, F_NOTIFY, GROUPS, NONE, WAITERS};
 use crate::sys::tls::{self, Tls};
 
+#[path = "../../tests/harness/row.rs"]
+mod row;
+pub(super) use row::row;
+
 /// What a call may take. (The lock of a living owner that is asleep takes one second, see `shm::lock`.)
 const SOON: Duration = Duration::from_secs(5);
 
@@ -506,7 +510,15 @@ fn any_word_may_be_anything_before_a_call() {
     // SAFETY: ours.
     unsafe { libc::close(fd) };
     assert!(taps > 0, "nobody has seen a message");
-    println!("{corruptions} words changed, {calls} calls, {failed} of them failed, {taps} messages tapped");
+    row(
+        "any word of a segment is anything",
+        "header, slots, index, waiters, ring of taps: extremes, indices in use, random; before a call, blocked ones included",
+        &format!("{corruptions} words, {calls} calls"),
+        &format!(
+            "{failed} calls fail, with a known error; nothing but the segment and the buffer is touched; a queue beside it is as it was"
+        ),
+        None,
+    );
 }
 
 #[test]
@@ -557,7 +569,15 @@ fn any_word_may_change_during_a_call() {
     // SAFETY: ours.
     unsafe { libc::close(fd) };
     assert!(taps > 0, "nobody has seen a message");
-    println!("{corruptions} words changed, {calls} calls, {failed} of them failed, {taps} messages tapped");
+    row(
+        "any word of a segment is anything",
+        "the same, by a second thread during the calls",
+        &format!("{corruptions} words, {calls} calls"),
+        &format!(
+            "{failed} calls fail, with a known error; nothing but the segment and the buffer is touched; a queue beside it is as it was"
+        ),
+        None,
+    );
 }
 
 /// A living thread that is asleep is said to hold the lock, and is never going to let go.
@@ -591,6 +611,8 @@ fn a_lock_that_nobody_holds_is_given_up() {
     drop(tx);
     sleeper.join().unwrap();
     map.unmap();
+    let how = "the lock word names a thread that lives and never lets go";
+    row("a lock that nobody holds", how, "2", "EIO, within 5 s; once it is free the queue works", None);
 }
 
 /// Whoever may use a queue may write to its FIFO, and read from it; the packets are put right, and no operation
@@ -625,6 +647,8 @@ fn foreign_packets_block_nobody() {
     }
     // SAFETY: ours.
     unsafe { libc::close(fd) };
+    let how = "too long, too many; the FIFO made smaller";
+    row("packets of strangers in the FIFO", how, "5", "put right; no read or write that blocks", None);
 }
 
 /// A peer cuts the segment short, to any length, before an access and between two.
@@ -665,5 +689,12 @@ fn a_segment_that_was_cut_short_is_an_error() {
     }
     // SAFETY: ours.
     unsafe { libc::close(fd) };
-    println!("cut short {cut} times");
+    let how = "the segment's file, while mapped, to any length";
+    row(
+        "a segment is cut short",
+        how,
+        &format!("{cut} times"),
+        "EIO, for good; no SIGBUS; a queue beside it is as it was",
+        None,
+    );
 }

@@ -1967,6 +1967,13 @@ fn every_instruction(scenario: Scenario) {
     }
     eprintln!("{}: {deaths} deaths in {all} instructions", scenario.name);
     assert!(report.is_empty(), "{} of {deaths} deaths left disorder:\n{}", report.len(), summary(&report));
+    super::hostile::row(
+        "killed at an instruction of the engine",
+        "ptrace, single steps, in each scenario: sending, receiving, waiting, being served",
+        &format!("{deaths} deaths"),
+        "no message lost, doubled or torn; nobody hangs; no slot or place in the line is left behind",
+        None,
+    );
 }
 
 /// Deaths in each scenario, unless the environment says otherwise. (Unoptimised code has several times the

@@ -9,6 +9,8 @@
 // Each test target uses its own part.
 #![allow(dead_code)]
 
+pub mod row;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -116,6 +118,16 @@ pub fn library() -> &'static Path {
         warn_if_old(&lib, "cargo build --release");
         lib
     })
+}
+
+/// What `LD_PRELOAD` is to be: this library, behind those of `$MQNS_PRELOAD_FIRST` (a sanitizer's, `scripts/sanitize`).
+pub fn preload(library: &Path) -> OsString {
+    let mut all = std::env::var_os("MQNS_PRELOAD_FIRST").unwrap_or_default();
+    if !all.is_empty() {
+        all.push(":");
+    }
+    all.push(library);
+    all
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
@@ -412,7 +424,7 @@ impl Run {
             }
             Mode::Shim => {
                 let mut preload = OsString::from("LD_PRELOAD=");
-                preload.push(self.library.as_deref().unwrap_or_else(|| library()));
+                preload.push(self::preload(self.library.as_deref().unwrap_or_else(|| library())));
                 let mut root = OsString::from("MQNS_DIR=");
                 root.push(dir);
                 let mut command = Command::new(program("nokernel"));

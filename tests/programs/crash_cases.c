@@ -1,5 +1,6 @@
 /*
- * crash_cases CASE: what else may happen to a thread inside a queue call. Exit status 0 if all is well.
+ * crash_cases CASE: what else may happen to a thread inside a queue call. Exit status 0 if all is well; then it says how
+ * often, a tab, and what it came to.
  * Each case works on the kernel's queues as well.
  */
 #define _GNU_SOURCE
@@ -137,6 +138,7 @@ static void jump_out(void)
 	int status;
 	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
 	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+	puts("400 jumps\tnobody waits any more; the queue works");
 }
 
 /* More often than there are records of waiters (8,192), or slots for their messages, in one thread that lives. */
@@ -177,7 +179,7 @@ static void jump_often(void)
 
 /* ---- handlers that use the queue they have interrupted ---- */
 
-static atomic_long balance;
+static atomic_long balance, handled;
 static void use_queue(int sig)
 {
 	char buffer[64];
@@ -185,6 +187,7 @@ static void use_queue(int sig)
 	struct timespec past = {0, 0};
 	static unsigned n;
 	(void)sig;
+	handled++;
 	if (n++ % 2) {
 		if (mq_timedsend(queue, "h", 1, n % 3, &past) == 0)
 			balance++;
@@ -225,6 +228,7 @@ static void handlers(void)
 	timer(0);
 	CHECK(messages() == balance);
 	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+	printf("%ld signals\tas many messages as there should be\n", (long)handled);
 }
 
 /* ---- cancellation at any moment ---- */
@@ -252,6 +256,7 @@ static void *sender(void *arg)
 static void cancel(void)
 {
 	char buffer[8192];
+	long threads = 0;
 	/* 5000: copied outside the lock. */
 	for (size_t length = 16; length <= 5000; length += 4984) {
 		open_queue(2, 8192);
@@ -282,7 +287,9 @@ static void cancel(void)
 			CHECK(mq_timedsend(queue, buffer, 8192, 0, &soon) == 0);
 		CHECK(mq_timedsend(queue, buffer, 8192, 0, &soon) == -1 && errno == ETIMEDOUT);
 		CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+		threads += cancelled;
 	}
+	printf("%ld threads\tno place in the line and no room in the queue is lost\n", threads);
 }
 
 /* ---- more waiters than there are records, were those of the dead not taken back ---- */
@@ -321,6 +328,7 @@ static void killed_waiters(void)
 		}
 	}
 	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+	puts("14,000 threads\tthe line is empty; the queue works");
 }
 
 /* ---- queues come and go in threads, under a storm of signals and forks ---- */
@@ -352,6 +360,7 @@ static void storm(void)
 {
 	pthread_t t[4];
 	struct timespec pause = {0, 2000000};
+	int children = 0;
 	/* Some descriptors more than RLIMIT_MSGQUEUE would allow are never open at a time. */
 	handle(SIGALRM, nothing, SA_RESTART);
 	timer(100);
@@ -369,11 +378,13 @@ static void storm(void)
 		while (waitpid(pid, &status, 0) != pid)
 			CHECK(errno == EINTR);
 		CHECK(status == 0);
+		children++;
 		nanosleep(&pause, NULL);
 	}
 	for (int i = 0; i < 4; i++)
 		CHECK(pthread_join(t[i], NULL) == 0);
 	timer(0);
+	printf("%d openings\teach works\n", (4 + children) * 400);
 }
 
 /* ---- several processes make and unlink the same names: what is charged is right afterwards ---- */
@@ -484,6 +495,7 @@ static void no_keys_to_see(void)
 		CHECK(wait(&status) > 0);
 		CHECK(status == 0);
 	}
+	printf("%d names seen\tnone tells more than half of a key\n", drafts);
 }
 
 /* Makes a queue in a child, and is faster with a queue of the same name. Kills the child when it has made so many system calls
@@ -577,6 +589,7 @@ static void common_names(void)
 		snprintf(own, sizeof own, "%s-kept-%d", name, i);
 		CHECK(mq_unlink(own) == 0);
 	}
+	puts("24,000 calls\teach queue is charged once");
 }
 
 int main(int argc, char **argv)

@@ -20,7 +20,7 @@
  * is made once), or hang; afterwards, without the fault, it must work. Where it cannot be repeated
  * in the process (the hard limit), another process shows that nothing is charged.
  *
- * For each call a line: name, attempts that were refused, attempts that worked, first error.
+ * For each call a line: name, attempts that were refused, attempts that worked, the errors of those refused.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -755,7 +755,10 @@ static long used_inodes(enum kind kind)
 	return s.f_files - s.f_ffree;
 }
 
-/* In the child: 0 if the call has worked in spite of the fault, 2 if it was refused as it may be. */
+/* Exit status of a child whose call was refused as it may be: this and the error (0 if the call has none to say). */
+enum { REFUSED = 100 };
+
+/* In the child: 0 if the call has worked in spite of the fault, REFUSED and the error, or 1. */
 static int attempt(const struct op *op, enum kind kind, long n)
 {
 	alarm(20);
@@ -816,7 +819,7 @@ static int attempt(const struct op *op, enum kind kind, long n)
 		}
 		op->undo();
 	}
-	return expected ? 2 : 1;
+	return expected ? REFUSED + err : 1;
 }
 
 #ifdef __x86_64__
@@ -947,6 +950,7 @@ static int probe(void)
 static int test(const struct op *op, enum kind kind)
 {
 	int refused = 0, worked = 0, in_row = 0, bad = 0, at = files();
+	char seen[156] = "";
 	long n = 0;
 
 	for (;;) {
@@ -976,9 +980,12 @@ static int test(const struct op *op, enum kind kind)
 		if (WIFSIGNALED(status))
 			printf("%s %s %ld: killed by signal %d\n", names[kind], op->name, n, WTERMSIG(status));
 		bad += code == 1;
-		refused += code == 2;
-		if (code == 2 && is_hard(kind))
-			child(unlink_new);
+		if (code >= REFUSED) {
+			refused++;
+			seen[code - REFUSED] = 1;
+			if (is_hard(kind))
+				child(unlink_new);
+		}
 		/* What waits for the next creation goes with that; a namespace that could not be taken away at its end with
 		 * the look that some later unshare takes. */
 		if (!is_tmpfs(kind))
@@ -1006,7 +1013,11 @@ static int test(const struct op *op, enum kind kind)
 			break;
 		}
 	}
-	printf("%s %s: %d refused, %d worked%s\n", names[kind], op->name, refused, worked, bad ? " BAD" : "");
+	printf("%s %s: %d refused, %d worked%s", names[kind], op->name, refused, worked, bad ? " BAD" : "");
+	for (int e = 0; e < (int)sizeof seen; e++)
+		if (seen[e])
+			printf(", %s", e ? strerrorname_np(e) : "failed");
+	printf("\n");
 	return bad;
 }
 
