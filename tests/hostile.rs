@@ -67,7 +67,7 @@ impl Stage {
     /// `hostile` with the library, where the kernel has no queues.
     fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(harness::program("nokernel"));
-        let (preload, dir) = (harness::preload(), self.state.path().as_os_str());
+        let (preload, dir) = (harness::preload(harness::library()), self.state.path().as_os_str());
         for (name, value) in [("LD_PRELOAD", preload.as_os_str()), ("MQNS_DIR", dir)] {
             command.arg("-e").arg(format!("{name}={}", value.display()));
         }
