@@ -288,8 +288,12 @@ static int receive_one(int a, mqd_t d, int q, const struct timespec *deadline)
 static int operate(int a, int sending, mqd_t d, int q, const struct timespec *deadline)
 {
 	int failed = sending ? send_one(a, d, atomic_load(&shared->queue[q].where), deadline) : receive_one(a, d, q, deadline);
-	if (failed == EINTR || failed == ETIMEDOUT)
+	if (failed == EINTR || failed == ETIMEDOUT) {
 		atomic_fetch_add(&shared->blocked, 1);
+		/* Who waits for microseconds at a time may be served by chance only: it gets on if its calls end. */
+		if (shape == TIMED || shape == ROOM)
+			completes(&shared->actor[a]);
+	}
 	else if (failed && failed != EAGAIN && !(shape == CLOSE && failed == EBADF))
 		DIE("%s: %s", sending ? "mq_send" : "mq_receive", strerror(failed));
 	return failed;
