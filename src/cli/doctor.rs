@@ -620,9 +620,13 @@ fn process(found: &mut Findings, pid: u32, library: Option<&Library>) {
         let why = "LD_PRELOAD names it, but the loader did not find it then, or it has been unset and set again";
         return found.problem(TOPIC, without(&why), "check that file, then start it again");
     }
+    let preloads = |variable: &[u8]| {
+        variable.starts_with(b"LD_PRELOAD=") && variable.windows(10).any(|part| part == b"libmqns.so")
+    };
     let parents = std::iter::successors(parent(pid), |&pid| parent(pid));
-    let has_it =
-        |pid: &u32| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|e| e.windows(10).any(|w| w == b"libmqns.so"));
+    let has_it = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| environment.split(|&b| b == 0).any(preloads))
+    };
     match parents.take(100).find(has_it) {
         Some(ancestor) => found.problem(
             TOPIC,

@@ -175,6 +175,7 @@ static void jump_often(void)
 	CHECK(mq_receive(queue, buffer, sizeof buffer, NULL) == 1 && buffer[0] == 'b');
 	CHECK(messages() == 0);
 	CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
+	puts("18000 jumps\tthere is room for waiters, and none of the messages that were given up");
 }
 
 /* ---- handlers that use the queue they have interrupted ---- */
@@ -544,7 +545,8 @@ static void beaten(void)
 	char other[80];
 	snprintf(name, sizeof name, "/crash-cases-%d", (int)getpid());
 	snprintf(other, sizeof other, "%s-other", name);
-	for (int after = 1, more = 1; more; after++) {
+	int after = 1;
+	for (int more = 1; more; after++) {
 		more = beaten_and_killed(after);
 		CHECK(mq_unlink(name) == 0 && mq_close(queue) == 0);
 		CHECK(after < 1000);
@@ -557,6 +559,7 @@ static void beaten(void)
 	limit(82880);
 	q = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, NULL);
 	CHECK(q >= 0 && mq_close(q) == 0 && mq_unlink(name) == 0);
+	printf("%d kills\tnothing is left, nothing charged\n", after - 2);
 }
 
 static void common_names(void)
