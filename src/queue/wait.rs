@@ -871,6 +871,8 @@ pub fn nonblocking_set(map: &Map, tls: &Tls) {
 pub unsafe fn cancel(tls: &Tls, wait: &mut Wait) {
     // SAFETY: `map` is pinned while the call is blocked.
     let map = unsafe { &*wait.map };
+    // A handler would take the message for a call that never returns it.
+    tls.enter_critical();
     disarm(map, tls, wait);
     if let Ok(section) = enter(map, tls) {
         let mut after = After::default();
@@ -878,6 +880,7 @@ pub unsafe fn cancel(tls: &Tls, wait: &mut Wait) {
         section.finish(after, wait.fd);
     }
     wait.finish(map, tls);
+    tls.leave_critical();
 }
 
 fn cancel_locked<'a>(section: &Section<'a>, wait: &Wait, after: &mut After<'a>) -> Result<()> {

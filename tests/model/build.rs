@@ -51,12 +51,12 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "who sleeps on the lock has no pending pointer at it",
         file: "shm/lock.rs",
-        right: "let slept = futex::wait_for(word, asleep, TRUST_NS);",
+        right: "let slept = futex::wait_for(word, asleep, trust_ns);",
         wrong: "let pending = tls.robust().list_op_pending.load(Ordering::Relaxed);
         if @ {
             tls.robust().list_op_pending.store(0, Ordering::Relaxed);
         }
-        let slept = futex::wait_for(word, asleep, TRUST_NS);
+        let slept = futex::wait_for(word, asleep, trust_ns);
         if @ {
             tls.robust().list_op_pending.store(pending, Ordering::Relaxed);
         }",
@@ -209,8 +209,12 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "repair does not let senders in",
         file: "queue/repair.rs",
-        right: "while let Some(wake) = let_sender_in(section)? {",
-        wrong: "while !@ && let Some(wake) = let_sender_in(section)? {",
+        right: "        let_sender_in(section, &mut after)?;
+        let Some(wake)",
+        wrong: "        if !@ {
+            let_sender_in(section, &mut after)?;
+        }
+        let Some(wake)",
         plans: &["killed: receiver or sleeping sender"],
     },
     Mutant {
@@ -255,10 +259,12 @@ fn copy(from: &Path, to: &Path) {
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=../../src");
+    // The engine asks for it; here its points are nothing.
+    println!("cargo:rustc-check-cfg=cfg(feature, values(\"crash-points\"))");
     let sources = PathBuf::from("../../src");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where"));
     let mut engine = String::new();
-    for module in ["abi", "look", "queue", "shm", "sys"] {
+    for module in ["abi", "look", "points", "queue", "shm", "sys"] {
         let directory = sources.join(module);
         let file = if directory.is_dir() {
             let to = out.join(module);

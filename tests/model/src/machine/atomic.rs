@@ -64,6 +64,10 @@ macro_rules! atomic {
             if self.before(Access::Store) { self.0.fetch_or(value, order) } else { 0 }
         }
 
+        pub fn fetch_xor(&self, value: $value, order: Ordering) -> $value {
+            if self.before(Access::Store) { self.0.fetch_xor(value, order) } else { 0 }
+        }
+
         pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
             if self.before(Access::Store) { self.0.fetch_and(value, order) } else { 0 }
         }
@@ -73,6 +77,7 @@ macro_rules! atomic {
 atomic!(AtomicU16, u16, arithmetic);
 atomic!(AtomicU32, u32, arithmetic);
 atomic!(AtomicI32, i32, arithmetic);
+atomic!(AtomicI64, i64, arithmetic);
 atomic!(AtomicU64, u64, arithmetic);
 atomic!(AtomicUsize, usize, arithmetic);
 

@@ -161,7 +161,7 @@ fn classify(offset: usize) -> Class {
         };
     }
     if offset < size_of::<Header>() {
-        open!(lock, flags, curmsgs, receivers.head, senders.head, sender_cpu, receiver_cpu, tokens, teller);
+        open!(lock, flags, curmsgs, receivers.head, senders.head, sender_cpu, receiver_cpu, tokens, teller, firer);
         return Class::Locked;
     }
     // SAFETY: words of the segment.
