@@ -118,26 +118,15 @@ impl<'a> Section<'a> {
             // A handler might not come back, and those who tap sleep on, or the owner of a registration does.
             tls.enter_critical();
         }
-        let mut fire = after.fire;
-        match (after.wake, after.tell) {
-            (None, Some(tell)) => self.tell(fd, tell),
-            (Some(wake), _) => wake.release_and_wake(self, fd),
-            (None, None) => match fire.take() {
-                Some(fired) => {
-                    // Without a gap in which the kernel would not mark our death.
-                    let outer = self.into_held().release_towards(&map.header().firer);
-                    crate::crash_point!("firer.unlocked");
-                    fired.deliver(map, tls, fd);
-                    tls.robust().list_op_pending.store(outer, Relaxed);
-                }
-                None => drop(self),
-            },
+        // A message that was put into the queue sets off one of them at most.
+        match (after.wake, after.tell, after.fire) {
+            (Some(wake), ..) => wake.release_and_wake(self, fd),
+            (None, Some(tell), _) => self.tell(fd, tell),
+            (None, None, Some(fired)) => fired.release_and_deliver(self, fd),
+            (None, None, None) => drop(self),
         }
         if let Some(tapped) = after.tapped {
             tapped.tell(map, tls, fd);
-        }
-        if let Some(fired) = fire {
-            fired.deliver(map, tls, fd);
         }
         if has_to_tell {
             tls.leave_critical();
@@ -175,7 +164,7 @@ pub fn settle(map: &Map, fd: i32) {
 /// Does what a dead one did not come to do once its change was made. Under the lock.
 #[inline(always)]
 fn stand_in(section: &Section<'_>, fd: i32) {
-    if is_in_doubt(section.map) {
+    if is_in_doubt(section.map) || section.map.header().flags.load(Relaxed) & F_FIRING != 0 {
         notify::stand_in(section, fd);
         poll::stand_in(section, fd);
     }

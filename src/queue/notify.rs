@@ -64,7 +64,8 @@ pub(crate) struct Fired {
     by_bell: bool,
     /// The signal has been sent, or there shall be none.
     done: bool,
-    /// [`Header::firer`](crate::shm::layout::Header::firer) while it is this thread's to tell.
+    /// [`Header::firer`](crate::shm::layout::Header::firer) while it is this thread's to tell; marked as if that were dead
+    /// where it tells under the lock.
     firer: u32,
 }
 
@@ -220,18 +221,21 @@ pub fn fate(map: &Map, ticket: u64) -> Fate {
     let h = map.header();
     let n = &h.notify;
     let word = n.word.load(Acquire);
+    // It is marked as fired before it is over: the other way round, both could come in between.
+    let is_over = h.flags.load(Acquire) & F_NOTIFY == 0 || n.ticket.load(Acquire) != ticket;
     if fired(map, ticket).is_some() {
         return Fate::Fired;
     }
-    if h.flags.load(Acquire) & F_NOTIFY == 0 || n.ticket.load(Acquire) != ticket {
-        return Fate::Over;
-    }
-    Fate::Waits(word)
+    if is_over { Fate::Over } else { Fate::Waits(word) }
 }
 
 /// Marks a registration as fired, for its owner to see. `sender`: process id, and uid in the upper half.
 fn mark_fired(map: &Map, ticket: u64, sender: u64) {
     let mark = &map.header().notify.fired[(ticket % FIRED as u64) as usize];
+    if mark.ticket.load(Relaxed) == ticket && mark.sender.load(Relaxed) == sender {
+        // By one who has died since; its owner may be looking at it.
+        return;
+    }
     // A reader that meets the next registration but `FIRED` here takes neither.
     mark.ticket.store(0, Release);
     mark.sender.store(sender, Release);
@@ -295,7 +299,10 @@ pub(super) fn stand_in(section: &Section<'_>, fd: i32) {
     if h.flags.load(Relaxed) & F_FIRING == 0 {
         // Nothing to tell, whatever stands there.
         h.firer.store(0, Relaxed);
-    } else if let Some(fired) = catch_up(section, fd) {
+    } else if let Some(mut fired) = catch_up(section, fd) {
+        // If we die as well it is the next one's.
+        fired.firer = libc::FUTEX_OWNER_DIED;
+        h.firer.store(fired.firer, Relaxed);
         fired.deliver_locked(section, fd);
     }
 }
@@ -345,11 +352,15 @@ fn about_to_fire(section: &Section<'_>, fd: i32) -> Fired {
         to_self: false,
         by_bell: false,
         done: false,
-        firer: section.tls.tid.load(Relaxed),
+        firer: match section.map.header().flags.load(Relaxed) & F_MIXED_PIDS {
+            0 => section.tls.tid.load(Relaxed),
+            // Nobody could find out that we are dead: told under the lock, slow as that is; if we die, by the next one.
+            _ => libc::FUTEX_OWNER_DIED,
+        },
     };
     let state = n.state.load(Relaxed);
     match fired.what.kind {
-        // Before the flag falls: `fate` looks in this order.
+        // Before the flag falls: `fate` looks the other way round.
         libc::SIGEV_THREAD => {
             mark_fired(section.map, ticket, 0);
             crate::crash_point!("notify.marked");
@@ -440,18 +451,26 @@ struct Siginfo {
 const _: () = assert!(size_of::<Siginfo>() == 128);
 
 impl Fired {
-    /// Tells the owner, before the send that set it off returns.
+    /// Releases the lock and tells the owner. Signal handlers are put off.
     #[cold]
-    pub(super) fn deliver(mut self, map: &Map, tls: &Tls, fd: i32) {
-        // From here on the kernel marks our death there.
-        super::while_holding(tls, &map.header().firer, || self.tell(map, fd));
+    pub(super) fn release_and_deliver(mut self, section: Section<'_>, fd: i32) {
+        if self.firer == libc::FUTEX_OWNER_DIED {
+            return self.deliver_locked(&section, fd);
+        }
+        let (map, tls) = (section.map, section.tls);
+        // Without a gap in which the kernel would not mark our death.
+        let outer = section.into_held().release_towards(&map.header().firer);
+        crate::crash_point!("firer.unlocked");
+        self.tell(map, fd);
         self.told(map);
+        tls.robust().list_op_pending.store(outer, Relaxed);
     }
 
-    /// The same under the lock. (If we die, repair leaves it to the next one.)
+    /// The same under the lock.
     fn deliver_locked(mut self, section: &Section<'_>, fd: i32) {
         self.tell(section.map, fd);
         self.told(section.map);
+        section.map.header().flags.fetch_and(!F_FIRING, Relaxed);
     }
 
     fn tell(&mut self, map: &Map, fd: i32) {
@@ -464,12 +483,10 @@ impl Fired {
         }
     }
 
+    /// The flag stays where this is not under the lock, for by now it may be another registration's: the next who looks
+    /// takes it away ([`catch_up`]).
     fn told(&self, map: &Map) {
-        let h = map.header();
-        // (Unless another registration has fired since.)
-        if h.firer.compare_exchange(self.firer, 0, Release, Relaxed).is_ok() {
-            h.flags.fetch_and(!F_FIRING, Relaxed);
-        }
+        let _ = map.header().firer.compare_exchange(self.firer, 0, Release, Relaxed);
     }
 
     /// Pollers have been told of the message, under the lock. An owner that is one of them must not return

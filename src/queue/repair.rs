@@ -208,10 +208,11 @@ fn rebuild(section: &Section<'_>) -> Result<()> {
     h.tokens.store(TOKENS_UNKNOWN, Release);
     let firer = h.firer.load(Relaxed);
     if h.flags.load(Relaxed) & F_FIRING != 0 && firer != 0 && is_dead(firer, foreign) {
-        if ready == 0 {
-            // Its message did not get there, or is gone: the registration stands.
-            h.firer.store(0, Relaxed);
+        if ready == 0 && (foreign || firer & TID_MASK != 0) {
+            // Its message did not get there (or its death would be marked): the registration stands. The flags first:
+            // without them the word means nothing.
             h.flags.fetch_xor(F_FIRING | (!h.flags.load(Relaxed) & F_NOTIFY), Relaxed);
+            h.firer.store(0, Relaxed);
         } else {
             // The next who looks tells its owner.
             h.firer.store(libc::FUTEX_OWNER_DIED, Relaxed);

@@ -876,7 +876,9 @@ impl<'a> Tapping<'a> {
             crate::look::TapEvent::Message => {}
             _ => return None,
         }
-        assert!(bytes[message.len as usize..].iter().all(|&b| b == 0xee), "only the message is written");
+        // A record that was overwritten while it was copied may have been longer.
+        let most = if self.map.header().taps.tail.load(Relaxed) == 0 { message.len } else { self.map.msgsize };
+        assert!(bytes[most as usize..].iter().all(|&b| b == 0xee), "only the message is written");
         bytes.truncate(message.len as usize);
         self.missed += message.missed;
         self.last = (message, bytes.clone());

@@ -151,6 +151,16 @@ const MUTANTS: &[Mutant] = &[
         plans: &["cancelled: one of two receivers"],
     },
     Mutant {
+        name: "a handler takes the message of a cancelled call",
+        file: "queue/wait.rs",
+        right: "    // A handler would take the message for a call that never returns it.\n    tls.enter_critical();",
+        wrong: "    if @ {
+        disarm(map, tls, wait);
+    }
+    tls.enter_critical();",
+        plans: &["cancelled and interrupted: receiver"],
+    },
+    Mutant {
         name: "a message that is put back wakes nobody",
         file: "queue/wait.rs",
         right: "if h.receivers.head.load(Relaxed) != NONE {\n        after.wake",
@@ -241,6 +251,50 @@ const MUTANTS: &[Mutant] = &[
     }
     let mut waited_for = false;",
         plans: &["polled, and somebody else takes it", "polled by two", "polled, and armed again"],
+    },
+    Mutant {
+        name: "who looks what has become of its registration looks in the wrong order",
+        file: "queue/notify.rs",
+        right: "    let is_over = h.flags",
+        wrong: "    if @ && fired(map, ticket).is_none() && h.flags.load(Acquire) & F_NOTIFY == 0 {
+        return Fate::Over;
+    }
+    let is_over = h.flags",
+        plans: &["notified twice, and killed"],
+    },
+    Mutant {
+        name: "who has told an owner takes the flag of another registration away",
+        file: "queue/notify.rs",
+        right: "let _ = map.header().firer.compare_exchange(self.firer, 0, Release, Relaxed);",
+        wrong: "if map.header().firer.compare_exchange(self.firer, 0, Release, Relaxed).is_ok() && @ {
+            map.header().flags.fetch_and(!F_FIRING, Relaxed);
+        }",
+        plans: &["notified twice, and killed"],
+    },
+    Mutant {
+        name: "who tells in the place of a dead one marks anew",
+        file: "queue/notify.rs",
+        right: "if mark.ticket.load(Relaxed) == ticket &&",
+        wrong: "if !@ && mark.ticket.load(Relaxed) == ticket &&",
+        plans: &["notified, and killed"],
+    },
+    Mutant {
+        name: "an owner is told outside the lock though nobody could see that its sender is dead",
+        file: "queue/notify.rs",
+        right: "_ => libc::FUTEX_OWNER_DIED,",
+        wrong: "_ if @ => section.tls.tid.load(Relaxed),
+            _ => libc::FUTEX_OWNER_DIED,",
+        plans: &["notified, and two killed, of several pid namespaces"],
+    },
+    Mutant {
+        name: "repair takes the word away before the registration stands again",
+        file: "queue/repair.rs",
+        right: "            h.flags.fetch_xor(F_FIRING",
+        wrong: "            if @ {
+                h.firer.store(0, Relaxed);
+            }
+            h.flags.fetch_xor(F_FIRING",
+        plans: &["notified, and two killed"],
     },
 ];
 

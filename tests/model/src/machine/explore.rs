@@ -15,8 +15,8 @@ pub enum Mode {
     Random { schedules: usize, seed: u64 },
     /// shuttle's probabilistic concurrency testing: random priorities, changed so many times.
     Pct { schedules: usize, depth: usize, seed: u64 },
-    /// Once, as a failure has said.
-    Replay(Vec<u16>),
+    /// Once, as a failure has said: the choices, and how many preemptions there could have been.
+    Replay { path: Vec<u16>, preemptions: u32 },
 }
 
 /// A choice that has been made: which, of how many.
@@ -191,7 +191,7 @@ pub fn explore(mode: Mode, body: impl Fn() + Send + Sync + 'static) -> usize {
         Mode::Exhaustive { preemptions } => (Inner::Search { preemptions, once: false }, None),
         Mode::Random { schedules, seed } => (Inner::Random(RandomScheduler::new_from_seed(seed, schedules)), None),
         Mode::Pct { schedules, depth, seed } => (Inner::Pct(PctScheduler::new_from_seed(seed, depth, schedules)), None),
-        Mode::Replay(path) => (Inner::Search { preemptions: u32::MAX, once: true }, Some(path)),
+        Mode::Replay { path, preemptions } => (Inner::Search { preemptions, once: true }, Some(path)),
     };
     with(|e| {
         *e = Explorer { exhaustive: matches!(inner, Inner::Search { once: false, .. }), ..Explorer::default() };

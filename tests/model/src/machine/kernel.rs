@@ -1,4 +1,4 @@
-//! The kernel, as far as the engine asks it for anything: futexes, robust lists, task states, one FIFO.
+//! The kernel, as far as the engine asks it for anything: futexes, robust lists, task states, one FIFO, one record lock.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -131,6 +131,8 @@ struct Kernel {
     budget: Budget,
     yields: bool,
     packets: usize,
+    /// Who holds the record lock on the FIFO.
+    locks: Option<usize>,
     /// Sleeps that only their time has ended: on words that say somebody who is gone, and others.
     late: [u32; 2],
     killed: u32,
@@ -194,6 +196,7 @@ pub fn boot(segment: Range<usize>, lock: usize, hooks: Hooks, budget: Budget) {
         budget,
         yields: false,
         packets: 0,
+        locks: None,
         late: [0; 2],
         killed: 0,
         steps: 0,
@@ -579,6 +582,11 @@ pub fn futex_sleep(key: usize, expected: u32, sleeper: Sleeper) -> i32 {
     }
 }
 
+/// Sleeps on a word until it is woken.
+pub fn wait_for(word: &crate::machine::atomic::AtomicU32, value: u32) {
+    futex_sleep(word.as_ptr() as usize, value, Sleeper { sleep: Sleep::Forever, cancellable: false });
+}
+
 /// poll(2) of the FIFO, for a packet.
 pub fn poll_fifo() {
     while packets() == 0 {
@@ -749,6 +757,28 @@ pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f:
         libc::SYS_rt_sigprocmask => 0,
         libc::SYS_fcntl if b as i32 == libc::F_GETFL => libc::O_RDWR as isize,
         libc::SYS_fcntl if b as i32 == libc::F_GETPIPE_SZ => 8192,
+        libc::SYS_getpid => with(|k| k.tasks[k.current].tid) as isize,
+        libc::SYS_fcntl if matches!(b as i32, libc::F_SETLK | libc::F_OFD_GETLK) => {
+            switch(false);
+            may_die();
+            // SAFETY: the caller's structure.
+            let lock = unsafe { &mut *(c as *mut libc::flock) };
+            with(|k| {
+                let holder = k.locks.filter(|&at| k.tasks[at].state != State::Gone);
+                if b as i32 == libc::F_OFD_GETLK {
+                    lock.l_type = if holder.is_some() { libc::F_WRLCK } else { libc::F_UNLCK } as i16;
+                    lock.l_pid = holder.map_or(0, |at| k.tasks[at].tid as i32);
+                } else if lock.l_type == libc::F_WRLCK as i16 {
+                    if holder.is_some_and(|at| at != k.current) {
+                        return error(libc::EAGAIN);
+                    }
+                    k.locks = Some(k.current);
+                } else if holder == Some(k.current) {
+                    k.locks = None;
+                }
+                0
+            })
+        }
         libc::SYS_ioctl => {
             switch(false);
             // SAFETY: FIONREAD's result.

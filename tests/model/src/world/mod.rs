@@ -12,11 +12,13 @@ use crate::machine::explore::{Mode, explore, path};
 use crate::machine::kernel::{self, Budget, CANCELLED, Class, FIFO, Hooks, Sleep, Sleeper, fail};
 
 use crate::abi::{Errno, Result};
+use crate::queue::notify::{self, Fate, Registration};
 use crate::queue::wait::{self, Step, Wait};
 use crate::queue::{Buffer, enter, poll, try_receive, try_send};
 use crate::shm::Map;
 use crate::shm::layout::{
-    F_MIXED_PIDS, FREE, Header, Layout, NONE, Slot, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED, WAITERS, Waiter,
+    F_MIXED_PIDS, F_NOTIFY, FIRED, FREE, Header, Layout, Mark, NONE, Slot, TID_MASK, W_FREE, W_OUT, W_QUEUED, W_SERVED,
+    WAITERS, Waiter,
 };
 use crate::sys::futex::Timespec;
 use crate::sys::tls::Tls;
@@ -36,9 +38,11 @@ pub enum Act {
     Poll,
     /// The same by a set of the kernel's: packets follow the queue.
     Watch,
+    /// Registers for notification, as SIGEV_THREAD's helper does, and waits for it.
+    Notify,
 }
 
-use Act::{Poll, Receive, ReceiveWait, Send, SendWait, Watch};
+use Act::{Notify, Poll, Receive, ReceiveWait, Send, SendWait, Watch};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -49,6 +53,8 @@ pub enum Outcome {
     /// It has not happened, and need not have been possible.
     Ended(Errno),
     Cancelled,
+    /// Notified.
+    Told,
     /// Its thread was killed in it.
     Killed,
 }
@@ -114,6 +120,7 @@ pub struct Failure {
     /// In which schedule.
     pub schedule: usize,
     pub path: Vec<u16>,
+    pub preemptions: u32,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -134,6 +141,8 @@ struct Scene {
     waiters_at: usize,
     slots: (usize, usize, u32),
     base: usize,
+    /// There was no message when somebody had registered.
+    registered_when_empty: bool,
 }
 
 thread_local! {
@@ -151,6 +160,8 @@ fn tls_of(task: usize) -> &'static Tls {
 // ---------------------------------------------------------------------------------------------
 // What is where
 
+const FIRED_AT: usize = core::mem::offset_of!(Header, notify.fired);
+
 fn classify(offset: usize) -> Class {
     let (waiters_at, (slots_at, spare_at, maxmsg), base) = SCENE.with_borrow(|s| (s.waiters_at, s.slots, s.base));
     macro_rules! open {
@@ -161,7 +172,24 @@ fn classify(offset: usize) -> Class {
         };
     }
     if offset < size_of::<Header>() {
-        open!(lock, flags, curmsgs, receivers.head, senders.head, sender_cpu, receiver_cpu, tokens, teller, firer);
+        open!(
+            lock,
+            flags,
+            curmsgs,
+            receivers.head,
+            senders.head,
+            sender_cpu,
+            receiver_cpu,
+            tokens,
+            teller,
+            firer,
+            notify.word,
+            notify.ticket,
+            notify.pid
+        );
+        if (FIRED_AT..FIRED_AT + FIRED * size_of::<Mark>()).contains(&offset) {
+            return Class::Open("fired");
+        }
         return Class::Locked;
     }
     // SAFETY: words of the segment.
@@ -264,6 +292,24 @@ fn run(act: Act, map: &Map, tls: &Tls, len: u32, fd: i32) -> Outcome {
                 },
                 other => other.map(Some),
             },
+            Notify => {
+                let what = Registration { kind: libc::SIGEV_THREAD, signo: 0, value: 0 };
+                notify::register(map, tls, fd, what, 1, false).map(|ticket| {
+                    let h = map.header();
+                    kernel::peek(|| {
+                        // (Whoever has the lock may be about to die.)
+                        let empty = h.lock.load(SeqCst) == 0 && h.curmsgs.load(SeqCst) == 0;
+                        SCENE.with_borrow_mut(|scene| scene.registered_when_empty = empty);
+                    });
+                    loop {
+                        match notify::fate(map, ticket) {
+                            Fate::Waits(value) => kernel::wait_for(&map.header().notify.word, value),
+                            Fate::Fired => break Some(0),
+                            Fate::Over => fail("the registration is gone".into()),
+                        }
+                    }
+                })
+            }
             Poll | Watch => loop {
                 let slept = if act == Watch {
                     poll::watch(map, tls, fd, false).map(|()| true)
@@ -288,6 +334,7 @@ fn run(act: Act, map: &Map, tls: &Tls, len: u32, fd: i32) -> Outcome {
         (_, Err(errno @ (Errno::ETIMEDOUT | Errno::EINTR))) => Outcome::Ended(errno),
         (_, Err(errno)) => fail(format!("{act:?} fails with {errno:?}")),
         (Send(..) | SendWait(..), Ok(Some(_))) => Outcome::Sent,
+        (Notify, Ok(Some(_))) => Outcome::Told,
         (_, Ok(Some(n))) => {
             let id = u32::from_ne_bytes(bytes[..4].try_into().expect("four bytes"));
             if n != len as usize || bytes[..n] != content(id, len) {
@@ -402,7 +449,7 @@ fn perform(plan: &Plan) {
         h.flags.store(F_MIXED_PIDS, SeqCst);
     }
     let polled = plan.first.iter().map(|(_, acts)| acts).chain(&plan.then).flatten();
-    let fd = if polled.into_iter().any(|act| matches!(act, Poll | Watch)) { FIFO } else { -1 };
+    let fd = if polled.into_iter().any(|act| matches!(act, Poll | Watch | Notify)) { FIFO } else { -1 };
     kernel::start();
     for id in 1..=plan.before {
         call(0, Send(id, 0), map, plan.len, fd);
@@ -480,6 +527,13 @@ fn check_sleepers(map: &Map, tasks: core::ops::Range<usize>) {
                 }
                 continue;
             }
+            if key == h.notify.word.as_ptr() as usize {
+                let stands = h.flags.load(SeqCst) & F_NOTIFY != 0;
+                if !stands || curmsgs > 0 && SCENE.with_borrow(|scene| scene.registered_when_empty) {
+                    fail(format!("task {task} is not notified of a message"));
+                }
+                continue;
+            }
             let Some(w) = waiter(key).and_then(|at| map.waiter(at).ok()) else {
                 fail(format!("task {task} sleeps on the lock, which is {:#x}", h.lock.load(SeqCst)));
             };
@@ -505,8 +559,11 @@ fn wind_up(map: &Map, tasks: core::ops::Range<usize>, killed: bool, len: u32, fd
         drop(enter(map, tls_of(0)).unwrap_or_else(|errno| fail(format!("the lock: {errno:?}"))));
         kernel::look_on();
     }
-    if killed && tasks.clone().any(kernel::is_polling) {
-        // Who dies between its message and the packet for those who poll leaves that to the next who does anything.
+    let notified = map.header().notify.word.as_ptr() as usize;
+    let is_to_be_told = |task| kernel::is_polling(task) || kernel::sleeps_on(task) == Some(notified);
+    if killed && tasks.clone().any(is_to_be_told) {
+        // Who dies between its message and telling those who poll, or are registered, leaves that to the next who does
+        // anything.
         call(0, Send(999, 0), map, len, fd);
         kernel::look_on();
     }
@@ -575,6 +632,9 @@ fn check_books(map: &Map, killed: bool, gone: u32) {
 /// Whether the calls could have been made one after the other on a queue as the manual has it, each at some moment
 /// between its beginning and its end. A killed one may have been made or not.
 fn check_calls(calls: &[Call], plan: &Plan) {
+    // To be told takes nothing away.
+    let calls: Vec<Call> = calls.iter().filter(|call| call.act != Notify).copied().collect();
+    let calls = &calls[..];
     let mut sent = HashSet::new();
     let mut got = HashSet::new();
     for call in calls {
@@ -631,7 +691,7 @@ fn fits(
         };
         let mut after = queue.clone();
         let possible = match (act, outcome) {
-            (_, Outcome::Ended(_) | Outcome::Cancelled) => true,
+            (_, Outcome::Ended(_) | Outcome::Cancelled | Outcome::Told) => true,
             (Send(..) | SendWait(..), Outcome::Again) => queue.len() == maxmsg,
             (_, Outcome::Again) => queue.is_empty(),
             (Send(id, priority) | SendWait(id, priority, _), _) => {
@@ -654,6 +714,10 @@ pub fn check(plan: &Plan, mode: Mode) -> std::result::Result<Summary, Failure> {
     SEGMENT.set(None);
     let runs = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let (count, plan) = (runs.clone(), plan.clone());
+    let preemptions = match mode {
+        Mode::Exhaustive { preemptions } => preemptions,
+        _ => u32::MAX,
+    };
     let result = catch_unwind(AssertUnwindSafe(|| {
         explore(mode, move || {
             count.fetch_add(1, SeqCst);
@@ -669,7 +733,7 @@ pub fn check(plan: &Plan, mode: Mode) -> std::result::Result<Summary, Failure> {
                 .cloned()
                 .or_else(|| payload.downcast_ref::<&str>().map(|text| text.to_string()))
                 .unwrap_or_else(|| "something".into());
-            Err(Failure { what, schedule: runs.load(SeqCst), path: path() })
+            Err(Failure { what, schedule: runs.load(SeqCst), path: path(), preemptions })
         }
     }
 }
@@ -677,16 +741,17 @@ pub fn check(plan: &Plan, mode: Mode) -> std::result::Result<Summary, Failure> {
 /// The failure, with what happened on the way.
 pub fn explain(plan: &Plan, failure: &Failure) -> String {
     kernel::trace(true);
-    let _ = check(plan, Mode::Replay(failure.path.clone()));
+    let _ = check(plan, Mode::Replay { path: failure.path.clone(), preemptions: failure.preemptions });
     kernel::trace(false);
     let log = kernel::log();
     let from = log.len().saturating_sub(400);
     format!(
-        "{}: schedule {}: {}\n{}\npath: {:?}",
+        "{}: schedule {}: {}\n{}\npath: {:?}, {} preemptions",
         plan.name,
         failure.schedule,
         failure.what,
         log[from..].join("\n"),
-        failure.path
+        failure.path,
+        failure.preemptions
     )
 }

@@ -1,6 +1,6 @@
 //! The situations that are checked.
 
-use super::Act::{Poll, Receive, ReceiveWait, Send, SendWait, Watch};
+use super::Act::{Notify, Poll, Receive, ReceiveWait, Send, SendWait, Watch};
 use super::*;
 
 const FOREVER: Sleep = Sleep::Forever;
@@ -225,6 +225,13 @@ pub fn small() -> Vec<Plan> {
             budget: CANCEL,
             ..base()
         },
+        Plan {
+            name: "cancelled and interrupted: receiver",
+            first: vec![asleep(ReceiveWait(FOREVER))],
+            then: vec![vec![Send(10, 0)]],
+            budget: Budget { cancels: 1, ..SIGNAL },
+            ..base()
+        },
         // Interrupted.
         Plan {
             name: "interrupted: receiver",
@@ -291,6 +298,46 @@ pub fn small() -> Vec<Plan> {
             then: vec![vec![Send(10, 0)]],
             budget: KILL,
             preemptions: 2,
+            ..base()
+        },
+        // Notified.
+        Plan {
+            name: "notified",
+            first: vec![asleep(Notify)],
+            then: vec![vec![Send(10, 0)], vec![Send(11, 0)]],
+            ..base()
+        },
+        Plan {
+            name: "notified, and killed",
+            first: vec![asleep(Notify)],
+            then: vec![vec![Send(10, 0)], vec![Receive]],
+            budget: KILL,
+            preemptions: 1,
+            ..base()
+        },
+        Plan {
+            name: "notified twice, and killed",
+            first: vec![(0, vec![Notify, Notify])],
+            then: vec![vec![Send(10, 0)], vec![Receive, Send(11, 0)]],
+            budget: KILL,
+            preemptions: 1,
+            ..base()
+        },
+        Plan {
+            name: "notified, and two killed",
+            first: vec![asleep(Notify)],
+            then: vec![vec![Send(10, 0)], vec![Send(11, 0)]],
+            budget: Budget { kills: 2, ..KILL },
+            preemptions: 0,
+            ..base()
+        },
+        Plan {
+            name: "notified, and two killed, of several pid namespaces",
+            foreign: true,
+            first: vec![asleep(Notify)],
+            then: vec![vec![Send(10, 0)], vec![Receive]],
+            budget: Budget { kills: 2, ..KILL },
+            preemptions: 0,
             ..base()
         },
     ]
