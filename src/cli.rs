@@ -436,8 +436,8 @@ enum Verb {
 /// Arguments of `mqns run`.
 #[derive(Args)]
 struct Run {
-    /// In a new IPC namespace, which is gone with the last process in it; takes no privilege
-    #[arg(long, visible_alias = "ipc")]
+    /// In a new IPC namespace, which is gone with the last process in it; takes no privilege. --ipc is the same
+    #[arg(long, alias = "ipc")]
     fresh: bool,
 
     /// In the IPC namespace of that name, made if there is none, and gone with the last process in it; takes no

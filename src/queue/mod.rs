@@ -221,11 +221,7 @@ fn send_and_tell(section: Section<'_>, fd: i32, index: u32, slot: &Slot) -> Resu
 #[inline(never)]
 fn catch_up(section: Section<'_>, fd: i32) {
     stand_in(&section, fd);
-    let flags = section.map.header().flags.load(Relaxed);
-    if flags & F_FIRING != 0 {
-        notify::stand_in(&section, fd);
-    }
-    if flags & (F_POLLED | F_ARMED) != 0 {
+    if section.map.header().flags.load(Relaxed) & (F_POLLED | F_ARMED) != 0 {
         poll::sync(&section, fd, false);
     }
 }
