@@ -2108,11 +2108,12 @@ fn queue_commands_say_when_output_fails_and_are_quiet_in_a_pipe() {
         &["ls"][..],
         &["stat", "q"],
         &["peek", "q"],
+        // Before it is full.
+        &["purge", "q"],
         &["tap", "q", "-c1"],
         &["top", "-bn1", "-d0.1"],
         &["limits"],
         &["recv", "q"],
-        &["purge", "q"],
     ] {
         says(&state, &["send", "q", "x"]);
         let mut command = mqns_alone(&state, &[]);

@@ -797,6 +797,7 @@ unsafe fn take_served(section: Section<'_>, wait: &Wait, w: &Waiter) -> Result<u
     }
     // SAFETY: as above.
     let copied = unsafe { super::copy_out(map, index, slot, len, wait.buffer) };
+    crate::crash_point!("wait.taken");
     give_back(map, index, slot);
     copied.map(|()| len as usize)
 }
