@@ -135,6 +135,8 @@ pub struct Summary {
 
 #[derive(Default)]
 struct Scene {
+    // Whose addresses stay when there are more.
+    #[allow(clippy::vec_box)]
     tls: Vec<Box<Tls>>,
     calls: Vec<Call>,
     restarts: bool,
@@ -154,7 +156,7 @@ thread_local! {
 
 fn tls_of(task: usize) -> &'static Tls {
     // SAFETY: the boxes live until the next run begins, when nobody of this one is left.
-    SCENE.with_borrow(|scene| unsafe { &*(&raw const *scene.tls[task]) })
+    SCENE.with_borrow(|scene| unsafe { &*core::ptr::from_ref::<Tls>(&scene.tls[task]) })
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -657,7 +659,7 @@ fn check_calls(calls: &[Call], plan: &Plan) {
         return;
     }
     let mut seen = HashSet::new();
-    if !fits(calls, plan.maxmsg as usize, 0, &mut Vec::new(), &mut seen) {
+    if !fits(calls, plan.maxmsg as usize, 0, &[], &mut seen) {
         fail(format!("in no order: {calls:#?}"));
     }
 }
@@ -666,14 +668,14 @@ fn fits(
     calls: &[Call],
     maxmsg: usize,
     done: u32,
-    queue: &mut Vec<(u32, u32)>,
+    queue: &[(u32, u32)],
     seen: &mut HashSet<(u32, Vec<(u32, u32)>)>,
 ) -> bool {
     let left = || (0..calls.len()).filter(|at| done >> at & 1 == 0);
     if left().all(|at| calls[at].outcome == Outcome::Killed) {
         return true;
     }
-    if !seen.insert((done, queue.clone())) {
+    if !seen.insert((done, queue.to_vec())) {
         return false;
     }
     // The dead need not be waited for.
@@ -689,7 +691,7 @@ fn fits(
             let priority = queue.iter().map(|&(priority, _)| priority).max()?;
             queue.iter().position(|&(other, _)| other == priority)
         };
-        let mut after = queue.clone();
+        let mut after = queue.to_vec();
         let possible = match (act, outcome) {
             (_, Outcome::Ended(_) | Outcome::Cancelled | Outcome::Told) => true,
             (Send(..) | SendWait(..), Outcome::Again) => queue.len() == maxmsg,
@@ -701,7 +703,7 @@ fn fits(
             (_, Outcome::Got(id)) => best().is_some_and(|at| after.remove(at).1 == id),
             (..) => best().map(|at| after.remove(at)).is_some(),
         };
-        if possible && fits(calls, maxmsg, done | 1 << at, &mut after, seen) {
+        if possible && fits(calls, maxmsg, done | 1 << at, &after, seen) {
             return true;
         }
     }
