@@ -113,7 +113,7 @@ impl<'a> Section<'a> {
     #[inline(always)]
     fn finish(self, after: After<'a>, fd: i32) {
         let (map, tls) = (self.map, self.tls);
-        let has_to_tell = after.tapped.is_some() || after.fire.is_some();
+        let has_to_tell = after.tapped.is_some() || after.fire.as_ref().is_some_and(notify::Fired::is_for_others);
         if has_to_tell {
             // A handler might not come back, and those who tap sleep on, or the owner of a registration does.
             tls.enter_critical();

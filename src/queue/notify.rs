@@ -451,13 +451,24 @@ struct Siginfo {
 const _: () = assert!(size_of::<Siginfo>() == 128);
 
 impl Fired {
-    /// Releases the lock and tells the owner. Signal handlers are put off.
+    /// Whether there is somebody to be told in our place, should we die before: our own process would die with us.
+    pub(super) fn is_for_others(&self) -> bool {
+        !self.to_self
+    }
+
+    /// Releases the lock and tells the owner. Signal handlers are put off, if it is for others.
     #[cold]
     pub(super) fn release_and_deliver(mut self, section: Section<'_>, fd: i32) {
         if self.firer == libc::FUTEX_OWNER_DIED {
             return self.deliver_locked(&section, fd);
         }
         let (map, tls) = (section.map, section.tls);
+        if !self.is_for_others() {
+            map.header().firer.store(0, Relaxed);
+            map.header().flags.fetch_and(!F_FIRING, Relaxed);
+            drop(section);
+            return self.tell(map, fd);
+        }
         // Without a gap in which the kernel would not mark our death.
         let outer = section.into_held().release_towards(&map.header().firer);
         crate::crash_point!("firer.unlocked");
