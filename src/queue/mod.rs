@@ -292,7 +292,7 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
     let was_empty = h.curmsgs.load(Relaxed) == 0;
     let flags = h.flags.load(Relaxed);
     if flags & (F_NOTIFY | F_FIRING) != 0 {
-        after.fire = fire(section, fd, flags, was_empty);
+        after.fire = fire(section, fd, slot, flags, was_empty)?;
     }
     link(map, index, slot)?;
     crate::crash_point!("send.committed");
@@ -313,14 +313,16 @@ fn commit_send<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &'a Slot) -
 /// in there, the owner is told of nothing.)
 #[cold]
 #[inline(never)]
-fn fire(section: &Section<'_>, fd: i32, flags: u32, was_empty: bool) -> Option<notify::Fired> {
-    if flags & F_FIRING != 0 {
+fn fire(section: &Section<'_>, fd: i32, slot: &Slot, flags: u32, was_empty: bool) -> Result<Option<notify::Fired>> {
+    // Nothing may fail once the registration is used up.
+    store::make_room(section.map, slot)?;
+    Ok(if flags & F_FIRING != 0 {
         notify::catch_up(section, fd)
     } else if was_empty {
         notify::take(section, fd)
     } else {
         None
-    }
+    })
 }
 
 /// A message was put into a queue that somebody polls. If it has set off a notification, both reach a process that

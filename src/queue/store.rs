@@ -86,6 +86,15 @@ pub fn link(map: &Map, index: u32, slot: &Slot) -> Result<()> {
     Ok(())
 }
 
+/// Takes the memory that [`link`] may want for a message of this priority.
+///
+/// # Errors
+///
+/// ENOMEM, ENOSPC: there is none.
+pub fn make_room(map: &Map, slot: &Slot) -> Result<()> {
+    map.commit_group((slot.priority.load(Relaxed) & (MQ_PRIO_MAX - 1)) >> 6)
+}
+
 /// The part of [`link`] that repair needs as well.
 #[inline(always)]
 pub fn link_in_ring(map: &Map, index: u32, slot: &Slot) -> Result<()> {

@@ -296,7 +296,7 @@ fn put_back<'a>(section: &Section<'a>, fd: i32, index: u32, slot: &Slot, after: 
     let was_empty = h.curmsgs.load(Relaxed) == 0;
     let flags = h.flags.load(Relaxed);
     if flags & (F_NOTIFY | F_FIRING) != 0 {
-        after.fire = super::fire(section, fd, flags, was_empty);
+        after.fire = super::fire(section, fd, slot, flags, was_empty)?;
     }
     restore(map, index, slot)?;
     if flags & (F_POLLED | F_ARMED) != 0 {
