@@ -250,32 +250,31 @@ fn library_is_found_in_an_installation() {
     let command = prefix.path().join("bin/mqns");
     copy(Path::new(env!("CARGO_BIN_EXE_mqns")), &command);
     let installed = |state: &StateDir| {
-        let mut run = mqns(state);
-        run.env_remove("MQNS_LIB");
         let mut with = Command::new(&command);
         with.args(["run", "sh", "-c", "echo $LD_PRELOAD"]).env_remove("MQNS_LIB").env_remove("LD_PRELOAD");
         with.env("MQNS_DIR", state.path()).output().expect("run mqns")
     };
-    // `cargo install` installs it alone: then it takes the library where that was built. In this copy of the command that
-    // place is another, as long by slashes.
+    // `cargo install` installs it alone: then it takes the library where that was built.
     let built = path(Path::new(env!("CARGO_BIN_EXE_mqns")).with_file_name("libmqns.so"));
-    let place = StateDir::new();
-    let own = path(place.path().to_path_buf());
-    let own = format!("{own}{}l", "/".repeat(built.len() - own.len() - 1));
-    let mut bytes = fs::read(&command).expect("read the command");
-    let found: Vec<usize> =
-        (0..bytes.len() - built.len()).filter(|&at| bytes[at..].starts_with(built.as_bytes())).collect();
-    assert!(!found.is_empty(), "{built} is not in the command");
-    found.iter().for_each(|&at| bytes[at..at + own.len()].copy_from_slice(own.as_bytes()));
-    write(&prefix.path().join("bin"), "mqns", &bytes, 0o755);
-    refuses(&installed(&state), 125, &["libmqns.so: not found", "MQNS_LIB", "scripts/install"]);
-    fs::copy(harness::library(), &own).expect("copy the library");
     let output = installed(&state);
-    assert_eq!((out(&output), err(&output)), (format!("{own}\n").as_str(), ""));
-    // But not one that somebody else has put there.
+    assert_eq!((out(&output), err(&output)), (format!("{built}\n").as_str(), ""));
+    // Unless it is gone, or somebody else has put one there.
     if is_root() {
-        std::os::unix::fs::chown(&own, Some(65534), None).expect("chown");
-        refuses(&installed(&state), 125, &["libmqns.so: not found"]);
+        let copied = path(prefix.path().join("copy"));
+        copy(harness::library(), Path::new(&copied));
+        let gone = |then: &str| {
+            let script = format!(
+                "mount -t tmpfs none \"$(dirname '{built}')\" && {then} && exec '{}' run sh -c 'echo $LD_PRELOAD'",
+                command.display()
+            );
+            let mut shell = Command::new("unshare");
+            shell.args(["--mount", "sh", "-c", &script]).env_remove("MQNS_LIB").env_remove("LD_PRELOAD");
+            shell.env("MQNS_DIR", state.path()).output().expect("run unshare")
+        };
+        refuses(&gone("true"), 125, &["libmqns.so: not found", "MQNS_LIB", "scripts/install"]);
+        refuses(&gone(&format!("cp '{copied}' '{built}' && chown 65534 '{built}'")), 125, &["libmqns.so: not found"]);
+        let output = gone(&format!("cp '{copied}' '{built}'"));
+        assert_eq!((out(&output), err(&output)), (format!("{built}\n").as_str(), ""));
     }
     // Later ones are looked at first.
     for place in ["lib/x86_64-linux-gnu/mqns", "lib/mqns", "lib", "bin"] {
