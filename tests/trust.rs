@@ -894,24 +894,28 @@ fn root_reads_names_of_users_with_care() {
         let before = victim.picture();
         assert_eq!(ops(&state, &["create /first 0600"]), ["ok"]);
         let script = format!(
-            "umask 0; N=$D/u{ATTACKER}/names; {} run --ns ci sh -c 'touch $D/there; while ! [ -e $D/done ]; do sleep 0.01; done' & \
+            "umask 0; N=$D/u{ATTACKER}/names; {} run --ns ci sh -c 'touch $D/there; while ! [ -e $D/done ]; do sleep 0.01; done' {} & \
             while ! [ -e $D/there ]; do sleep 0.01; done; {}; {how}; touch $D/ready; wait",
             env!("CARGO_BIN_EXE_mqns"),
+            // Tells it from those of other tests.
+            state.path().display(),
             if what.starts_with("a name") { ":" } else { "rm -f $N" },
         );
         let script = format!("export MQNS_DIR=$D MQNS_LIB={}; {script}", harness::library().display());
-        thread::scope(|scope| {
+        let output = thread::scope(|scope| {
             let attack = scope.spawn(|| attack(&state, victim.path(), &script));
             while !state.path().join("ready").exists() {
                 assert!(!attack.is_finished(), "{what}");
                 thread::sleep(Duration::from_millis(5));
             }
-            let output = mqns(&state, 0, &["lsns", "-nro", "USER,NAME"]);
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let lines: Vec<_> = said.lines().filter(|line| line.starts_with(&format!("{ATTACKER} "))).collect();
-            assert_eq!(lines, [format!("{ATTACKER} -")], "{what}: {output:?}");
+            let output = mqns(&state, 0, &["lsns", "-nro", "USER,NAME,NS,NPROCS,PID,COMMAND"]);
             fs::write(state.path().join("done"), "").expect("let it go");
+            output
         });
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let here = format!("\\x20{}", state.path().display());
+        let lines: Vec<_> = said.lines().filter(|line| line.ends_with(&here)).collect();
+        assert!(lines.len() == 1 && lines[0].starts_with(&format!("{ATTACKER} - ")), "{what}: {said}");
         let output = mqns(&state, 0, &["gc"]);
         assert!(output.status.success(), "{what}: {output:?}");
         assert_eq!(victim.picture(), before, "{what}");
