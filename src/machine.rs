@@ -10,6 +10,17 @@ pub const fn patience(times: u32) -> u32 {
     times
 }
 
+/// How long a table in shared memory is. (A model makes do with a few.)
+pub const fn room(many: usize, _few: usize) -> usize {
+    many
+}
+
+/// Lets others run.
+pub fn give_way() {
+    // SAFETY: no arguments.
+    unsafe { raw6(libc::SYS_sched_yield, 0, 0, 0, 0, 0, 0) };
+}
+
 /// Number of the CPU that the caller runs on, -1 if unknown.
 #[inline(always)]
 pub fn cpu() -> i32 {

@@ -175,6 +175,28 @@ fn who_dies_at_any_point_leaves_all_in_order() {
     }
 }
 
+/// Who is stopped while account and count change keeps nobody waiting, and stores nothing old when he goes on.
+#[test]
+fn who_is_stopped_in_the_ledger_goes_on_where_others_have_been() {
+    let (_, all) = operations();
+    let operations: &[_] = if all {
+        &["create", "unlink", "close-last", "unlink-mounted", "exit"]
+    } else {
+        &["create", "unlink", "close-last"]
+    };
+    let mut stopped = BTreeSet::new();
+    for operation in operations {
+        let outcome = run(&[operation, "--stop", "ledger."]);
+        outcome.check().unwrap_or_else(|why| panic!("{operation}: {why}"));
+        println!("{operation}:\n{}", outcome.stdout);
+        let points = outcome.stdout.lines().filter_map(|line| line.strip_prefix("stopped ")?.split(' ').next());
+        stopped.extend(points.map(str::to_string));
+    }
+    let listed: BTreeSet<_> =
+        points::ALL.iter().map(|(name, _)| name.to_string()).filter(|name| name.starts_with("ledger.")).collect();
+    assert_eq!(stopped, listed, "points of the ledger that nobody passes");
+}
+
 /// The table in the documentation is of these points, and says of them what their list says.
 #[test]
 fn documentation_has_each_point() {

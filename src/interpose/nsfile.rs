@@ -570,7 +570,7 @@ pub extern "C" fn mqns_queues(fd: c_int) -> isize {
                 None => return Ok(0),
             },
         };
-        Ok(place.control().queues_count.load(Ordering::Relaxed) as usize)
+        Ok(place.control().queues_count.get() as usize)
     };
     raw_result(count())
 }

@@ -1,18 +1,19 @@
 //! The small shared files: a namespace's limits and counts, and the accounts of RLIMIT_MSGQUEUE.
 
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
-use super::ledger::{NOTES, Note};
+use super::ledger::{Change, Ledger, Noted, Refused, Sum};
+use super::member::OwnTls;
 use crate::abi::{DFLT_MSG, DFLT_MSGSIZE, DFLT_QUEUESMAX, Errno, Result};
 use crate::shm::gone;
 use crate::sys::path::{Fd, Path, may_grow_to};
 use crate::syscall;
 
 /// First word of a file `control`.
-pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsctl\x02");
+pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsctl\x03");
 /// First word of the file `accounts`.
-pub const ACCOUNTS_MAGIC: u64 = u64::from_ne_bytes(*b"mqnsacc\x03");
+pub const ACCOUNTS_MAGIC: u64 = u64::from_ne_bytes(*b"mqnsacc\x04");
 
 /// Size of the file `control`, bytes. No other file is likely to have it, so that a look at the size
 /// tells most files that are no namespace descriptors.
@@ -26,6 +27,8 @@ pub struct Control {
     /// Shows the kind and version. SYNC: publish_control (the file is renamed into place complete, or
     /// lies where nobody can find it yet).
     magic: AtomicU64,
+    /// Queues that exist, unlinked but open ones included (`mq_queues_count`).
+    pub queues_count: Sum,
     /// `/proc/sys/fs/mqueue/queues_max`.
     pub queues_max: AtomicI32,
     /// `/proc/sys/fs/mqueue/msg_max`.
@@ -36,12 +39,11 @@ pub struct Control {
     pub msg_default: AtomicU32,
     /// `/proc/sys/fs/mqueue/msgsize_default`, bytes.
     pub msgsize_default: AtomicU32,
-    /// Queues that exist, unlinked but open ones included (`mq_queues_count`).
-    pub queues_count: AtomicU32,
     /// Queues without a name that were open when somebody last looked: worth another look.
     pub nameless: AtomicU32,
     /// [`DEAD`], [`BOUND`].
     pub state: AtomicU32,
+    pad: AtomicU32,
     /// The number by which the namespace is known: `ipc:[ID]`.
     pub id: AtomicU64,
     /// The name of its directory below `n<ID>`, which nobody can guess; 0 for an initial namespace.
@@ -53,18 +55,17 @@ pub struct Control {
     /// Uid of its maker, as the machine knows it.
     pub maker: AtomicU64,
 }
-const _: () = assert!(size_of::<Control>() == 88);
+const _: () = assert!(size_of::<Control>() == 96);
 
 /// See [`Control::look`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Content {
     /// [`Control::queues_count`].
-    pub queues: u32,
+    pub queues: u64,
     /// [`Control::state`].
     pub state: u32,
 }
-const _: () =
-    assert!(core::mem::offset_of!(Control, queues_count) == 28 && core::mem::offset_of!(Control, state) == 36);
+const _: () = assert!(core::mem::offset_of!(Control, queues_count) == 8 && core::mem::offset_of!(Control, state) == 40);
 
 /// Offset in the file of the path of its directory, NUL-terminated.
 const OWN_PATH: u64 = 1024;
@@ -82,24 +83,13 @@ pub const READ_ONLY: u32 = 8;
 pub const NAMED: u32 = 16;
 
 /// The first bytes of a fresh file `control`, with the limits at their defaults.
-fn head(id: u64, secret: [u64; 2], user_ns: u64, maker: u64) -> [u64; 11] {
+fn head(id: u64, secret: [u64; 2], user_ns: u64, maker: u64) -> [u64; 12] {
     let pair = |low: u32, high: u32| low as u64 | (high as u64) << 32;
     let limits = [pair(DFLT_QUEUESMAX as u32, DFLT_MSG), pair(DFLT_MSGSIZE, DFLT_MSG), pair(DFLT_MSGSIZE, 0)];
-    [MAGIC, limits[0], limits[1], limits[2], 0, id, secret[0], secret[1], user_ns, 0, maker]
+    [MAGIC, 0, limits[0], limits[1], limits[2], 0, id, secret[0], secret[1], user_ns, 0, maker]
 }
 
-/// One uid's account.
-#[repr(C)]
-pub(super) struct Account {
-    /// 1 + uid, 0: free.
-    key: AtomicU64,
-    /// Bytes charged.
-    pub(super) bytes: AtomicU64,
-}
-
-const ACCOUNTS: usize = 941;
-
-/// The file `accounts` of a root directory: an open hash table.
+/// The file `accounts` of a root directory.
 #[repr(C)]
 pub struct Accounts {
     magic: AtomicU64,
@@ -110,11 +100,8 @@ pub struct Accounts {
     pub mounts: AtomicU64,
     /// How many virtual mounts have ever been made.
     pub virtuals: AtomicU64,
-    /// See [`super::ledger`], which alone uses the rest.
-    pub(super) lock: AtomicU32,
-    pad: [AtomicU32; 3],
-    pub(super) notes: [Note; NOTES],
-    pub(super) table: [Account; ACCOUNTS],
+    pad: [AtomicU64; 2],
+    ledger: Ledger,
 }
 const _: () = assert!(size_of::<Accounts>() == 16384);
 
@@ -237,11 +224,11 @@ impl Control {
 
     /// What a namespace holds, by its file, before anybody looks closer. Nothing: the file is not complete.
     pub fn look(file: &Fd) -> Option<Content> {
-        let mut head = [0u64; 5];
+        let mut head = [0u64; 6];
         // SAFETY: the buffer is as long as said.
         let got = unsafe { syscall!(SYS_pread64, file.0, head.as_mut_ptr(), size_of_val(&head), 0).ok()? };
         (got == size_of_val(&head) && head[0] == MAGIC)
-            .then_some(Content { queues: (head[3] >> 32) as u32, state: (head[4] >> 32) as u32 })
+            .then_some(Content { queues: Sum::of(head[1]), state: head[5] as u32 })
     }
 
     /// Sets the state to [`DEAD`], in the file.
@@ -285,10 +272,10 @@ impl Control {
     /// Id and secret of the namespace whose file `control` a descriptor refers to, if it does: its own
     /// word, to be checked.
     pub fn peek(fd: i32) -> Option<(u64, [u64; 2])> {
-        let mut head = [0u64; 11];
+        let mut head = [0u64; 12];
         // SAFETY: the buffer is as long as said.
         let got = unsafe { syscall!(SYS_pread64, fd, head.as_mut_ptr(), size_of_val(&head), 0).ok()? };
-        (got == size_of_val(&head) && head[0] == MAGIC).then_some((head[5], [head[6], head[7]]))
+        (got == size_of_val(&head) && head[0] == MAGIC).then_some((head[6], [head[7], head[8]]))
     }
 
     /// Maps the file.
@@ -359,41 +346,32 @@ impl Accounts {
         Ok(((at + core::mem::offset_of!(Accounts, mounts)) as *const AtomicU64, st.st_dev))
     }
 
-    pub(super) fn account(&self, uid: u32, make: bool) -> Option<&Account> {
-        let key = 1 + uid as u64;
-        let start = (uid.wrapping_mul(0x9e37_79b9) >> 16) as usize % ACCOUNTS;
-        for at in (start..ACCOUNTS).chain(0..start) {
-            let account = &self.table[at];
-            let found = account.key.load(Acquire);
-            if found == key {
-                return Some(account);
-            }
-            if found == 0 {
-                if !make {
-                    return None;
-                }
-                match account.key.compare_exchange(0, key, AcqRel, Acquire) {
-                    Ok(_) => return Some(account),
-                    Err(other) if other == key => return Some(account),
-                    Err(_) => {}
-                }
-            }
-        }
-        None
+    /// See [`Ledger::charge`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn charge(&self, what: &Change<'_>, limit: u64, queues_max: u32) -> core::result::Result<Noted<'_>, Refused> {
+        self.ledger.charge(OwnTls::new().tls(), what, limit, queues_max)
+    }
+
+    /// See [`Ledger::give_back`].
+    pub fn give_back(&self, what: &Change<'_>, is_due: impl Fn(bool) -> bool) -> Option<Noted<'_>> {
+        self.ledger.give_back(OwnTls::new().tls(), what, is_due)
+    }
+
+    /// See [`Ledger::catch_up`].
+    pub fn catch_up(&self, what: &Change<'_>) {
+        self.ledger.catch_up(OwnTls::new().tls(), what);
     }
 
     /// Bytes charged to a uid.
     pub fn used(&self, uid: u32) -> u64 {
-        self.account(uid, false).map_or(0, |account| account.bytes.load(Relaxed))
+        self.ledger.used(uid)
     }
 
     /// Calls `see` with each uid that something is charged to, and how many bytes.
-    pub fn each(&self, mut see: impl FnMut(u32, u64)) {
-        for account in &self.table {
-            let (key, bytes) = (account.key.load(Acquire), account.bytes.load(Relaxed));
-            if key != 0 && bytes != 0 {
-                see((key - 1) as u32, bytes);
-            }
-        }
+    pub fn each(&self, see: impl FnMut(u32, u64)) {
+        self.ledger.each(see);
     }
 }

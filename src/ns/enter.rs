@@ -399,7 +399,7 @@ pub fn clone_in_child(tls: &Tls, birth: &Birth) {
 
 /// A fresh namespace's: its first task is the child.
 fn note_kernel_namespaces_of_child(place: &Place) {
-    if place.is_virtual() && place.control().queues_count.load(Relaxed) == 0 {
+    if place.is_virtual() && place.control().queues_count.get() == 0 {
         let real = namespace_inode(c"/proc/thread-self/ns/ipc");
         note_kernel_namespaces(place, real != 0 && real != super::real_at_start());
     }

@@ -1,74 +1,144 @@
-//! What is charged and counted for a queue, exactly once, whoever dies in the middle of it.
+//! What is charged and counted for a queue, exactly once, whoever dies or is stopped in the middle of it.
 //!
 //! Three things change together: the account of a uid (in the file `accounts`, one for all namespaces), the namespace's
 //! count of queues (in `control`), and what says of the queue itself that it is charged (a size, a flag, a link: the
-//! *mark*). The first two change under a robust lock, by a note that says beforehand what they will be. Who takes the lock
-//! of a dead owner brings the account to what the note says; the count of another namespace, which it need not know, is left
-//! to the next who changes that. The note stays until the mark is made: as long as it is there it counts, and not the mark.
+//! *mark*). Who changes them has a *note* in `accounts`, which says what is to be added or taken away. A sum (account or
+//! count) has in its low bits by which note it was changed last, so that a change and the proof of it are one
+//! compare-and-exchange; whoever changes the sum next first tells that note, for the proof goes with its change.
 //!
 //! ```text
-//! lock · note · account · count · unlock          mark          lock · note gone · unlock
+//! note · account · count · note let go          mark          note gone
 //! ```
 //!
-//! A lock that is not to be had for a tenth of a second (whoever may use the directory can write to the file) is done without:
-//! then a death may leave a charge, as a full table of notes may.
+//! So nobody waits for anybody. A note has a robust futex word: the kernel says which are of the dead, and whoever comes by brings
+//! to an end what such a one says. The count of another namespace, which he need not know, he leaves to the next who
+//! changes that. The note stays until the mark is made: as long as it is there it counts, and not the mark. Who is stopped has his
+//! note for as long as that takes, and goes on with it.
+//!
+//! Where all notes are of the dead, and of other namespaces, a change is made without; then a death may leave a charge.
 
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64};
-
-use super::control::{Accounts, Control};
-use super::member;
-use crate::abi::Errno;
-use crate::shm::lock::{Held, lock_within};
-use crate::sys::tls::{self, RobustHead, Tls};
-use crate::syscall;
+use crate::machine::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use crate::machine::atomic::{AtomicU32, AtomicU64};
+use crate::machine::{give_way, room};
+use crate::shm::lock::{self, Held};
+use crate::sys::tls::Tls;
 
 /// Changes that may be under way at a time, those included that the dead have left.
-pub const NOTES: usize = 32;
+const NOTES: usize = room(32, 2);
+/// Uids that can be charged.
+const ACCOUNTS: usize = room(941, 2);
 
-/// How long the lock is waited for, ns: who has it makes a system call or two at most.
-const PATIENCE_NS: u64 = 100_000_000;
+/// A number, and which note has changed it last: 49 bits, 9 of the note's [`SEQ`], and 1 + the note's place or 0.
+#[repr(transparent)]
+#[derive(Default)]
+pub struct Sum(AtomicU64);
+
+const NOTE_BITS: u32 = 6;
+const MARK_BITS: u32 = NOTE_BITS + room(9, 2) as u32;
+/// The most that a sum can be.
+const MOST: u64 = u64::MAX >> MARK_BITS;
+const _: () = assert!(NOTES < 1 << NOTE_BITS);
+
+impl Sum {
+    /// The number.
+    pub fn get(&self) -> u64 {
+        Sum::of(self.0.load(Acquire))
+    }
+
+    /// The number in a word that was read otherwise.
+    pub fn of(word: u64) -> u64 {
+        word >> MARK_BITS
+    }
+
+    fn mark(seen: u64) -> u64 {
+        seen & ((1 << MARK_BITS) - 1)
+    }
+}
+
+/// One uid's account.
+#[repr(C)]
+struct Account {
+    /// 1 + uid, 0: free.
+    key: AtomicU64,
+    /// Bytes charged.
+    bytes: Sum,
+}
 
 /// A change of what is charged: see the module.
 #[repr(C)]
-pub struct Note {
+struct Note {
+    /// Its owner, as the word of [`crate::shm::lock`]. Who has none may be anybody's who can say what becomes of it.
+    owner: AtomicU32,
+    /// What it is for, how far it is, and in which use of the note, see [`FREE`] and [`SEQ`].
+    state: AtomicU32,
     /// [`Change::queue`].
     queue: AtomicU64,
-    /// [`Control::number`] of the namespace.
+    /// [`Change::place`].
     place: AtomicU64,
-    /// What the account will hold.
-    bytes: AtomicU64,
-    /// Its place in the table; beyond it: there is none.
-    account: AtomicU32,
-    /// What the count of queues will be.
-    count: AtomicU32,
-    /// [`FREE`], or how far it is.
-    state: AtomicU32,
-    pad: AtomicU32,
+    /// [`Change::cost`].
+    cost: AtomicU64,
+    /// The account's place in the table; beyond it: there is none.
+    account: AtomicU64,
 }
 const _: () = assert!(size_of::<Note>() == 40);
 
+/// Nothing is on it.
 const FREE: u32 = 0;
-/// It is being charged: neither account nor count need have changed. The next two states follow it, in this order:
-/// the account has; both have.
-const CHARGING: u32 = 1;
-/// Charged, and nothing else may say so.
-const CHARGED: u32 = CHARGING + 2;
-/// As [`CHARGING`], for what is given back.
+/// Somebody would give something back, and looks whether he is the only one.
+const ASKING: u32 = 1;
+/// As [`ASKING`], but another one has come, and it was not to be told who of the two was first.
+const CALLED_OFF: u32 = 2;
+/// A queue is being charged for; it is, once both sums are changed.
+const CHARGING: u32 = 3;
+/// The same of what is given back.
 const GIVING: u32 = 4;
-/// Given back, and nothing else may say so.
-const GIVEN: u32 = GIVING + 2;
+const KIND: u32 = 7;
+/// The account is changed.
+const ACCOUNT: u32 = 8;
+/// The count is changed.
+const COUNT: u32 = 16;
+const DONE: u32 = ACCOUNT | COUNT;
+/// The mark is made: nobody needs the note when all is done.
+const MARKED: u32 = 32;
+/// What is above counts the uses.
+const SEQ: u32 = 64;
+
+fn is_under_way(state: u32) -> bool {
+    matches!(state & KIND, CHARGING | GIVING) && state & DONE != DONE
+}
+
+fn is_made(state: u32) -> bool {
+    matches!(state & KIND, CHARGING | GIVING) && state & DONE == DONE
+}
+
+/// What a sum says that note `at` has changed.
+fn mark(at: usize, state: u32) -> u64 {
+    at as u64 + 1 | ((state / SEQ) as u64) << NOTE_BITS & ((1 << MARK_BITS) - 1)
+}
+
+/// How often what others do may come between before it is taken for malice.
+const PATIENCE: u32 = 10_000;
 
 /// What is to be charged, or given back.
 pub struct Change<'a> {
-    /// The namespace.
-    pub control: &'a Control,
+    /// A number that no other namespace under the root has.
+    pub place: u64,
+    /// Its count of queues.
+    pub count: &'a Sum,
     /// Who pays.
     pub uid: u32,
     /// How much, bytes.
     pub cost: u64,
     /// A number that no other queue of the namespace has while it changes.
     pub queue: u64,
+    /// What is marked in the namespace.
+    pub marks: &'a dyn Marks,
+}
+
+/// What says of the queues of a namespace that they are charged.
+pub trait Marks {
+    /// Whether the mark is made for certain of a queue that has been given back (see [`Change::queue`]), by one who has died.
+    fn is_made(&self, queue: u64, uid: u32, cost: u64) -> bool;
 }
 
 /// Why a queue cannot be charged for.
@@ -82,203 +152,494 @@ pub enum Refused {
 
 /// A change that is made, and whose mark is to be made: then it is [`Noted::settle`]d.
 #[must_use]
-pub struct Noted<'a> {
-    accounts: &'a Accounts,
-    /// The note, unless there was no room for one.
-    at: Option<usize>,
-    queue: u64,
-}
+pub struct Noted<'a>(Option<(&'a Note, u32)>);
 
 impl Noted<'_> {
     /// The mark is made.
     pub fn settle(self) {
-        let Some(note) = self.at.map(|at| &self.accounts.notes[at]) else { return };
-        let guest = Guest::new();
-        let held = self.accounts.enter(&guest);
-        // Somebody who has come to the same end may have done so.
-        if held.is_some() && note.queue.load(Relaxed) == self.queue && is_made(note.state.load(Relaxed)) {
-            note.state.store(FREE, Relaxed);
+        let Some((note, before)) = self.0 else { return };
+        loop {
+            let state = note.state.load(Acquire);
+            // Somebody who has come to the same end may have done so.
+            if state / SEQ != before / SEQ || !matches!(state & KIND, CHARGING | GIVING) {
+                return;
+            }
+            let next = if is_made(state) { state / SEQ * SEQ | FREE } else { state | MARKED };
+            if next == state || note.state.compare_exchange(state, next, AcqRel, Relaxed).is_ok() {
+                return;
+            }
         }
     }
 }
 
-fn is_made(state: u32) -> bool {
-    matches!(state, CHARGED | GIVEN)
+/// What there is among the notes.
+#[derive(Default)]
+struct Survey {
+    /// A note of the queue, and its state.
+    known: Option<(usize, u32)>,
+    /// One with nothing on it.
+    room: Option<usize>,
+    /// Whether some note has an owner.
+    busy: bool,
 }
 
-/// A robust list for a task that has the memory of another one ([`member::is_guest`]), and whose own block is that
-/// one's.
-struct Guest(Option<Tls>);
-
-impl Guest {
-    fn new() -> Guest {
-        Guest(member::is_guest().then(Tls::blank))
-    }
-
-    /// The calling task's block. Nothing: there is none.
-    fn tls(&self) -> Option<&Tls> {
-        let Some(tls) = &self.0 else { return tls::ready().ok() };
-        let own = &tls.own_robust;
-        own.next.store(&raw const *own as usize, Relaxed);
-        // SAFETY: the head stays where it is until `drop` takes it back: the caller borrows it.
-        unsafe { syscall!(SYS_set_robust_list, &raw const *own, size_of::<RobustHead>()).ok()? };
-        tls.robust.store(&raw const *own as usize, Relaxed);
-        tls.tid.store(crate::sys::gettid(), Relaxed);
-        Some(tls)
-    }
+/// One of the two sums of a change.
+struct Target<'a> {
+    sum: &'a Sum,
+    /// [`ACCOUNT`] or [`COUNT`].
+    bit: u32,
+    /// What a note says that is about the same.
+    of: u64,
 }
 
-impl Drop for Guest {
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            // SAFETY: no pointer. Such a task has had no list before: libc makes none for it.
-            let _ = unsafe { syscall!(SYS_set_robust_list, 0, size_of::<RobustHead>()) };
-        }
+impl Target<'_> {
+    fn concerns(&self, note: &Note) -> bool {
+        self.of == if self.bit == ACCOUNT { note.account.load(Relaxed) } else { note.place.load(Relaxed) }
     }
 }
 
-impl Accounts {
+/// A note, taken.
+struct Taken<'a, 't> {
+    ledger: &'a Ledger,
+    at: usize,
+    note: &'a Note,
+    _held: Held<'t>,
+}
+
+/// Notes and accounts, in the file `accounts`.
+#[repr(C)]
+pub struct Ledger {
+    notes: [Note; NOTES],
+    table: [Account; ACCOUNTS],
+}
+
+impl Ledger {
     /// Charges for a new queue, up to so many bytes and queues.
     ///
     /// # Errors
     ///
     /// See [`Refused`].
-    pub fn charge(&self, what: &Change<'_>, limit: u64, queues_max: u32) -> Result<Noted<'_>, Refused> {
-        self.change(what, CHARGING, |_, bytes, count| {
-            if count >= queues_max {
-                return Err(Refused::TooMany);
-            }
-            let sum = bytes.checked_add(what.cost).filter(|&sum| sum <= limit).ok_or(Refused::TooMuch(bytes))?;
-            Ok((sum, count.saturating_add(1)))
-        })
-    }
-
-    /// Gives back what was charged. `is_due` is asked under the lock whether it was, as far as the mark says, and has not
-    /// been given back yet; it is told whether a note says so. Nothing: it was not due.
-    pub fn give_back(&self, what: &Change<'_>, is_due: impl Fn(bool) -> bool) -> Option<Noted<'_>> {
-        let less = |noted, bytes: u64, count: u32| {
-            if is_due(noted) { Ok((bytes.saturating_sub(what.cost), count.saturating_sub(1))) } else { Err(()) }
-        };
-        self.change(what, GIVING, less).ok()
-    }
-
-    /// Brings the count of a namespace up to date, should somebody have died who was changing it.
-    pub fn catch_up(&self, control: &Control) {
-        let guest = Guest::new();
-        if let Some(_held) = self.enter(&guest) {
-            self.finish_counts(control);
-        }
-    }
-
-    /// The lock. Nothing: it is not to be had.
-    fn enter<'a>(&'a self, guest: &'a Guest) -> Option<Held<'a>> {
-        let settle = || {
-            self.finish_accounts();
-            Ok(())
-        };
-        // Thread ids may be those of any pid namespace: the kernel tells who has died.
-        match lock_within(&self.lock, guest.tls()?, || true, settle, PATIENCE_NS) {
-            Ok(held) => Some(held),
-            Err(errno) => {
-                if errno == Errno::EIO {
-                    // Nobody is inside for so long: the next need not wait.
-                    self.lock.store(libc::FUTEX_OWNER_DIED, Release);
-                }
-                None
-            }
-        }
-    }
-
-    /// The owner of the lock has died: what it had noted is done, as far as it is in this file.
-    #[cold]
-    fn finish_accounts(&self) {
-        for note in &self.notes {
-            let state = note.state.load(Relaxed);
-            if matches!(state, CHARGING | GIVING) {
-                if let Some(account) = self.table.get(note.account.load(Relaxed) as usize) {
-                    account.bytes.store(note.bytes.load(Relaxed), Relaxed);
-                }
-                note.state.store(state + 1, Release);
-            }
-        }
-    }
-
-    /// The same for what is in `control`. The lock is held.
-    fn finish_counts(&self, control: &Control) {
-        let number = control.number();
-        for note in &self.notes {
-            let state = note.state.load(Relaxed);
-            if matches!(state.wrapping_sub(1), CHARGING | GIVING) && note.place.load(Relaxed) == number {
-                control.queues_count.store(note.count.load(Relaxed), Relaxed);
-                note.state.store(state + 1, Release);
-            }
-        }
-    }
-
-    /// Changes account and count to what `to` says, which is told whether a note says that the queue is charged, and
-    /// what they are now.
-    fn change<E>(
+    pub fn charge(
         &self,
+        tls: Option<&Tls>,
         what: &Change<'_>,
-        kind: u32,
-        to: impl Fn(bool, u64, u32) -> Result<(u64, u32), E>,
-    ) -> Result<Noted<'_>, E> {
-        let account = self.account(what.uid, kind == CHARGING);
-        let count = &what.control.queues_count;
-        let guest = Guest::new();
-        let Some(held) = self.enter(&guest) else {
-            loop {
-                let now = account.map_or(0, |it| it.bytes.load(Acquire));
-                let (bytes, _) = to(false, now, count.load(Acquire))?;
-                if account.is_some_and(|it| it.bytes.compare_exchange(now, bytes, AcqRel, Relaxed).is_err()) {
-                    continue;
-                }
-                let one = |n: u32| if kind == CHARGING { n.saturating_add(1) } else { n.saturating_sub(1) };
-                let _ = count.fetch_update(AcqRel, Acquire, |n| Some(one(n)));
-                return Ok(Noted { accounts: self, at: None, queue: what.queue });
+        limit: u64,
+        queues_max: u32,
+    ) -> Result<Noted<'_>, Refused> {
+        let limit = limit.min(MOST);
+        let account = self.account(what.uid, true);
+        let charged = |sum: u64| sum.checked_add(what.cost).filter(|&sum| sum <= limit).ok_or(Refused::TooMuch(sum));
+        let counted = |sum: u64| if sum < queues_max as u64 { Ok(sum + 1) } else { Err(Refused::TooMany) };
+        // It may be taken by another one before.
+        let mut tries = 0..NOTES;
+        let taken = loop {
+            let room = self.survey(tls, what).room;
+            let taken = room.and_then(|at| self.take_free(tls, at));
+            if taken.is_some() || room.is_none() || tries.next().is_none() {
+                break taken;
             }
         };
-        crate::crash_point!("ledger.locked");
-        self.finish_counts(what.control);
-        let number = what.control.number();
-        let is_it = |note: &Note| {
-            let (queue, place) = (note.queue.load(Relaxed), note.place.load(Relaxed));
-            note.state.load(Relaxed) != FREE && queue == what.queue && place == number
+        // As in the kernel: this first.
+        counted(what.count.get())?;
+        let Some(taken) = taken else {
+            let count = self.count_of(what);
+            if let Some(account) = &account {
+                self.change(account, None, charged)?;
+            }
+            if let Err(refused) = self.change(&count, None, counted) {
+                if let Some(account) = &account {
+                    let _ = self.change(account, None, |sum| Ok::<_, ()>(sum.saturating_sub(what.cost)));
+                }
+                return Err(refused);
+            }
+            return Ok(Noted(None));
         };
-        let known = self.notes.iter().position(is_it);
-        let noted = |at: Option<usize>| Noted { accounts: self, at, queue: what.queue };
-        let state = known.map_or(FREE, |at| self.notes[at].state.load(Relaxed));
-        if state == GIVEN && kind == GIVING {
-            // By one who has died since, or has not come to the mark yet.
-            return Ok(noted(known));
-        }
-        let now = account.map_or(0, |it| it.bytes.load(Relaxed));
-        let (bytes, counted) = to(state == CHARGED, now, count.load(Relaxed))?;
-        let at = known.or_else(|| self.notes.iter().position(|note| note.state.load(Relaxed) == FREE));
-        let note = at.map(|at| &self.notes[at]);
-        if let Some(note) = note {
-            // A table full of uids charges nobody: better than refusing everybody.
-            let index = account.and_then(|it| self.table.iter().position(|other| core::ptr::eq(other, it)));
-            note.queue.store(what.queue, Relaxed);
-            note.place.store(number, Relaxed);
-            note.account.store(index.map_or(u32::MAX, |index| index as u32), Relaxed);
-            note.bytes.store(bytes, Relaxed);
-            note.count.store(counted, Relaxed);
-            note.state.store(kind, Release);
-        }
+        crate::crash_point!("ledger.taken");
+        taken.publish(what, account.as_ref(), CHARGING);
         crate::crash_point!("ledger.noted");
-        if let Some(account) = account {
-            account.bytes.store(bytes, Release);
+        if let Err(refused) = taken.apply(account.as_ref(), charged) {
+            taken.wipe();
+            return Err(refused);
         }
-        crate::crash_point!("ledger.account");
-        count.store(counted, Release);
-        crate::crash_point!("ledger.count");
-        if let Some(note) = note {
-            note.state.store(kind + 2, Release);
+        if let Err(refused) = taken.apply(Some(&self.count_of(what)), counted) {
+            // Others were faster. Nobody will make a mark of it.
+            taken.renew(GIVING | COUNT | MARKED, account.as_ref(), what);
+            taken.finish(None);
+            return Err(refused);
         }
+        Ok(taken.noted())
+    }
+
+    /// Gives back what was charged. `is_due` is asked whether it was, as far as the mark says, and has not been given back yet,
+    /// when nobody else can be giving it back; it is told whether a note says so. Nothing: it was not due.
+    pub fn give_back(&self, tls: Option<&Tls>, what: &Change<'_>, is_due: impl Fn(bool) -> bool) -> Option<Noted<'_>> {
+        let account = self.account(what.uid, false);
+        for _ in 0..PATIENCE {
+            let found = self.survey(tls, what);
+            let taken = match found.known {
+                // By one who has died since, or has not come to the mark yet.
+                Some((at, state)) if state & KIND == GIVING => return Some(Noted(Some((&self.notes[at], state)))),
+                Some((at, state)) => {
+                    if !is_made(state) || !is_due(true) {
+                        return None;
+                    }
+                    let Some(taken) = self.take(tls, at) else {
+                        give_way();
+                        continue;
+                    };
+                    if taken.note.state.load(Acquire) != state {
+                        taken.finish(Some(what));
+                        continue;
+                    }
+                    taken.renew(GIVING, account.as_ref(), what);
+                    taken
+                }
+                None => {
+                    let Some(room) = found.room else {
+                        // Others, who may be giving back the same, come to an end. The dead don't.
+                        if tls.is_none() || !found.busy {
+                            break;
+                        }
+                        give_way();
+                        continue;
+                    };
+                    let Some(taken) = self.take_free(tls, room) else { continue };
+                    taken.publish(what, account.as_ref(), ASKING);
+                    crate::crash_point!("ledger.asked");
+                    match taken.ask(what) {
+                        Asked::First if !is_due(false) => {
+                            taken.wipe();
+                            return None;
+                        }
+                        Asked::First if taken.becomes_giving() => taken,
+                        Asked::Given(noted) => {
+                            taken.wipe();
+                            return Some(noted);
+                        }
+                        _ => {
+                            taken.wipe();
+                            drop(taken);
+                            give_way();
+                            continue;
+                        }
+                    }
+                }
+            };
+            crate::crash_point!("ledger.noted");
+            taken.finish(Some(what));
+            return Some(taken.noted());
+        }
+        if !is_due(false) {
+            return None;
+        }
+        let less = |by: u64| move |sum: u64| Ok::<_, ()>(sum.saturating_sub(by));
+        if let Some(account) = &account {
+            let _ = self.change(account, None, less(what.cost));
+        }
+        let _ = self.change(&self.count_of(what), None, less(1));
+        Some(Noted(None))
+    }
+
+    /// Brings account and count of a namespace up to date, should somebody have died who was changing them.
+    pub fn catch_up(&self, tls: Option<&Tls>, what: &Change<'_>) {
+        self.survey(tls, what);
+        self.sweep(what);
+    }
+
+    /// Does away with what the dead have left of this namespace that nobody would miss.
+    fn sweep(&self, what: &Change<'_>) {
+        for note in &self.notes {
+            let state = note.state.load(Acquire);
+            if !is_made(state) || state & KIND != GIVING || note.place.load(Relaxed) != what.place {
+                continue;
+            }
+            let account = self.table.get(note.account.load(Relaxed) as usize);
+            let uid = account.map_or(0, |account| account.key.load(Relaxed).wrapping_sub(1) as u32);
+            if note.owner.load(Acquire) == 0
+                && what.marks.is_made(note.queue.load(Relaxed), uid, note.cost.load(Relaxed))
+            {
+                Noted(Some((note, state))).settle();
+            }
+        }
+    }
+
+    /// Bytes charged to a uid.
+    pub fn used(&self, uid: u32) -> u64 {
+        self.account(uid, false).map_or(0, |account| account.sum.get())
+    }
+
+    /// Calls `see` with each uid that something is charged to, and how many bytes.
+    pub fn each(&self, mut see: impl FnMut(u32, u64)) {
+        for account in &self.table {
+            let (key, bytes) = (account.key.load(Acquire), account.bytes.get());
+            if key != 0 && bytes != 0 {
+                see((key - 1) as u32, bytes);
+            }
+        }
+    }
+
+    /// Notes that are in use.
+    #[allow(dead_code)]
+    pub fn notes_in_use(&self) -> usize {
+        self.notes.iter().filter(|note| note.state.load(Acquire) & KIND != FREE).count()
+    }
+
+    /// Nothing: the table is full of other uids. Those charge nobody: better than refusing everybody.
+    fn account(&self, uid: u32, make: bool) -> Option<Target<'_>> {
+        let key = 1 + uid as u64;
+        let start = (uid.wrapping_mul(0x9e37_79b9) >> 16) as usize % ACCOUNTS;
+        for at in (start..ACCOUNTS).chain(0..start) {
+            let account = &self.table[at];
+            let found = account.key.load(Acquire);
+            let is_it = found == key
+                || found == 0
+                    && make
+                    && match account.key.compare_exchange(0, key, AcqRel, Acquire) {
+                        Ok(_) => true,
+                        Err(other) => other == key,
+                    };
+            if is_it {
+                return Some(Target { sum: &account.bytes, bit: ACCOUNT, of: at as u64 });
+            }
+            if found == 0 && !make {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn count_of<'a>(&self, what: &Change<'a>) -> Target<'a> {
+        Target { sum: what.count, bit: COUNT, of: what.place }
+    }
+
+    /// Brings to an end what the dead have left; what is known of the queue, and which note is free.
+    fn survey(&self, tls: Option<&Tls>, what: &Change<'_>) -> Survey {
+        let found = self.look(tls, what);
+        if found.room.is_some() {
+            return found;
+        }
+        self.sweep(what);
+        self.look(tls, what)
+    }
+
+    fn look(&self, tls: Option<&Tls>, what: &Change<'_>) -> Survey {
+        let mut found = Survey::default();
+        for (at, note) in self.notes.iter().enumerate() {
+            let (mut owner, mut state) = (note.owner.load(Acquire), note.state.load(SeqCst));
+            let is_left = |owner: u32| owner == 0 && is_under_way(state) && note.place.load(Relaxed) == what.place;
+            if lock::has_died(owner) || is_left(owner) {
+                if let Some(taken) = self.take(tls, at) {
+                    taken.finish(Some(what));
+                }
+                (owner, state) = (note.owner.load(Acquire), note.state.load(SeqCst));
+            }
+            match state & KIND {
+                FREE if owner == 0 && found.room.is_none() => found.room = Some(at),
+                CHARGING | GIVING if self.is_of(note, state, what) => found.known = Some((at, state)),
+                _ => {}
+            }
+            found.busy |= owner != 0;
+        }
+        found
+    }
+
+    /// Whether a note is about this queue.
+    fn is_of(&self, note: &Note, state: u32, what: &Change<'_>) -> bool {
+        let (queue, place) = (note.queue.load(Acquire), note.place.load(Acquire));
+        queue == what.queue && place == what.place && note.state.load(SeqCst) / SEQ == state / SEQ
+    }
+
+    /// Takes a note that nobody has. Nothing: somebody does.
+    fn take<'a: 't, 't>(&'a self, tls: Option<&'t Tls>, at: usize) -> Option<Taken<'a, 't>> {
+        let note = &self.notes[at];
+        lock::take(&note.owner, tls?).map(|held| Taken { ledger: self, at, note, _held: held })
+    }
+
+    /// The same if there is nothing on it.
+    fn take_free<'a: 't, 't>(&'a self, tls: Option<&'t Tls>, at: usize) -> Option<Taken<'a, 't>> {
+        let taken = self.take(tls, at)?;
+        if taken.note.state.load(Acquire) & KIND == FREE {
+            return Some(taken);
+        }
+        // Somebody was faster, and has died since.
+        taken.finish(None);
+        None
+    }
+
+    /// Changes a sum, and leaves a mark of the note that says so. Without one: the mark that was there.
+    fn change<E>(&self, target: &Target<'_>, mark: Option<u64>, to: impl Fn(u64) -> Result<u64, E>) -> Result<(), E> {
+        let word = &target.sum.0;
+        for tries in 0.. {
+            let seen = word.load(Acquire);
+            let before = Sum::mark(seen);
+            if mark.is_some() && !self.tell(target, seen) && tries < PATIENCE {
+                continue;
+            }
+            let next = to(seen >> MARK_BITS)?.min(MOST) << MARK_BITS | mark.unwrap_or(before);
+            if word.compare_exchange(seen, next, SeqCst, Relaxed).is_ok() {
+                return Ok(());
+            }
+            if tries >= PATIENCE {
+                // Somebody is at it who does nothing else: then it is his.
+                word.swap(next, SeqCst);
+                return Ok(());
+            }
+        }
+        unreachable!("it ends above")
+    }
+
+    /// Tells the note that has changed a sum last that it has. False: look again.
+    fn tell(&self, target: &Target<'_>, seen: u64) -> bool {
+        let at = (seen & ((1 << NOTE_BITS) - 1)) as usize;
+        let Some(other) = self.notes.get(at.wrapping_sub(1)) else { return true };
+        let state = other.state.load(Acquire);
+        let is_news = is_under_way(state)
+            && state & target.bit == 0
+            && mark(at - 1, state) == Sum::mark(seen)
+            && target.concerns(other);
+        // The mark is there after that has been said by the note, and was not there before: see `renew`.
+        if target.sum.0.load(Acquire) != seen {
+            return false;
+        }
+        !is_news || other.state.compare_exchange(state, state | target.bit, AcqRel, Relaxed).is_ok()
+    }
+}
+
+/// What [`Taken::ask`] has found.
+enum Asked<'a> {
+    /// Nobody else is at it.
+    First,
+    /// Somebody is, or was, and has not come to the mark.
+    Given(Noted<'a>),
+    /// Look again.
+    Unclear,
+}
+
+impl<'a> Taken<'a, '_> {
+    /// Nothing is on it any more.
+    fn wipe(&self) {
+        self.note.state.store(self.note.state.load(Relaxed) / SEQ * SEQ | FREE, Release);
+    }
+
+    /// Writes the note, on which there is nothing.
+    fn publish(&self, what: &Change<'_>, account: Option<&Target<'_>>, state: u32) {
+        let note = self.note;
+        note.queue.store(what.queue, Release);
+        note.place.store(what.place, Release);
+        note.cost.store(what.cost, Release);
+        note.account.store(account.map_or(u64::MAX, |account| account.of), Release);
+        self.renew(state, account, what);
+    }
+
+    /// Begins a new use of the note.
+    fn renew(&self, state: u32, account: Option<&Target<'_>>, what: &Change<'_>) {
+        let mut seq = self.note.state.load(Relaxed) / SEQ;
+        loop {
+            seq = seq.wrapping_add(1);
+            let next = seq.wrapping_mul(SEQ) | state;
+            // Its mark must not be there already, from uses long ago. Nobody else makes one.
+            let is_there = |sum: &Sum| Sum::mark(sum.0.load(SeqCst)) == mark(self.at, next);
+            if !account.is_some_and(|account| is_there(account.sum)) && !is_there(what.count) {
+                return self.note.state.store(next, SeqCst);
+            }
+        }
+    }
+
+    /// Whether nobody else gives the same back. Who is only asking, too, is called off: of two who ask at a time each has seen the other.
+    fn ask(&self, what: &Change<'_>) -> Asked<'a> {
+        for (at, note) in self.ledger.notes.iter().enumerate() {
+            let state = note.state.load(SeqCst);
+            if at == self.at || matches!(state & KIND, FREE | CALLED_OFF) || !self.ledger.is_of(note, state, what) {
+                continue;
+            }
+            match state & KIND {
+                GIVING => return Asked::Given(Noted(Some((note, state)))),
+                ASKING if note.state.compare_exchange(state, state - ASKING + CALLED_OFF, SeqCst, Relaxed).is_ok() => {}
+                _ => return Asked::Unclear,
+            }
+        }
+        Asked::First
+    }
+
+    /// The only one who asks gives it back. False: it was called off.
+    fn becomes_giving(&self) -> bool {
+        let state = self.note.state.load(Relaxed) / SEQ * SEQ;
+        self.note.state.compare_exchange(state | ASKING, state | GIVING, SeqCst, Relaxed).is_ok()
+    }
+
+    /// Changes a sum as the note says.
+    fn apply<E>(&self, target: Option<&Target<'_>>, to: impl Fn(u64) -> Result<u64, E>) -> Result<(), E> {
+        let bit = target.map_or(ACCOUNT, |target| target.bit);
+        if let Some(target) = target {
+            self.ledger.change(target, Some(mark(self.at, self.note.state.load(Relaxed))), to)?;
+        }
+        if bit == ACCOUNT {
+            crate::crash_point!("ledger.account");
+        } else {
+            crate::crash_point!("ledger.count");
+        }
+        self.is_done(bit);
+        Ok(())
+    }
+
+    fn is_done(&self, bit: u32) {
+        let before = self.note.state.load(Relaxed);
+        loop {
+            let state = self.note.state.load(Acquire);
+            // What is done may be settled by another one.
+            if state / SEQ != before / SEQ || state & KIND == FREE {
+                return;
+            }
+            let done = state | bit;
+            let next = if is_made(done) && done & MARKED != 0 { state / SEQ * SEQ | FREE } else { done };
+            if next == state || self.note.state.compare_exchange(state, next, AcqRel, Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Does what the note says and is not done: the count of another namespace than that of `what` is left as it is.
+    fn finish(&self, what: Option<&Change<'_>>) {
+        let (note, ledger) = (self.note, self.ledger);
+        let state = note.state.load(Acquire);
+        if !matches!(state & KIND, CHARGING | GIVING) {
+            return self.wipe();
+        }
+        let at = note.account.load(Relaxed);
+        let account = ledger.table.get(at as usize).map(|it| Target { sum: &it.bytes, bit: ACCOUNT, of: at });
+        let count = what.filter(|what| what.place == note.place.load(Relaxed)).map(|what| ledger.count_of(what));
+        for (target, bit, by) in [(account, ACCOUNT, note.cost.load(Relaxed)), (count, COUNT, 1)] {
+            // In this order: who changes the sum next tells the note before.
+            let is_applied =
+                target.as_ref().is_some_and(|target| Sum::mark(target.sum.0.load(SeqCst)) == mark(self.at, state));
+            let now = note.state.load(SeqCst);
+            // Nothing is on it any more when the first was the last.
+            if now & bit != 0 || !is_under_way(now) {
+                continue;
+            }
+            match &target {
+                Some(target) if !is_applied => {
+                    let _ = self.apply(Some(target), |sum: u64| {
+                        Ok::<_, ()>(if state & KIND == CHARGING {
+                            sum.saturating_add(by)
+                        } else {
+                            sum.saturating_sub(by)
+                        })
+                    });
+                }
+                // Of another namespace.
+                None if bit == COUNT => {}
+                _ => self.is_done(bit),
+            }
+        }
+    }
+
+    /// All is done but for the mark.
+    fn noted(self) -> Noted<'a> {
+        let noted = Noted(Some((self.note, self.note.state.load(Relaxed))));
         crate::crash_point!("ledger.settled");
-        drop(held);
+        drop(self);
         crate::crash_point!("ledger.unlocked");
-        Ok(noted(at))
+        noted
     }
 }

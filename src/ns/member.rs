@@ -24,7 +24,7 @@ use crate::abi::{Errno, Result};
 use crate::sys::gettid;
 use crate::sys::local::LocalLock;
 use crate::sys::path::{Fd, Path};
-use crate::sys::tls::{self, Tls};
+use crate::sys::tls::{self, RobustHead, Tls};
 use crate::syscall;
 
 /// Length of the last part of the name of a namespace's directory, hexadecimal digits.
@@ -124,6 +124,38 @@ pub fn is_guest() -> bool {
         (Ok(0), _) | (_, Ok(0)) => true,
         (Ok(_), _) | (_, Ok(_)) => false,
         _ => !tls::is_own_process(),
+    }
+}
+
+/// A block for the calling task: its own, or, for a guest ([`is_guest`]), whose own is another's, one for the moment, with a
+/// robust list.
+pub struct OwnTls(Option<Tls>);
+
+impl OwnTls {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> OwnTls {
+        OwnTls(is_guest().then(Tls::blank))
+    }
+
+    /// Nothing: there is none.
+    pub fn tls(&self) -> Option<&Tls> {
+        let Some(tls) = &self.0 else { return tls::ready().ok() };
+        let own = &tls.own_robust;
+        own.next.store(&raw const *own as usize, Ordering::Relaxed);
+        // SAFETY: the head stays where it is until `drop` takes it back: the caller borrows it.
+        unsafe { syscall!(SYS_set_robust_list, &raw const *own, size_of::<RobustHead>()).ok()? };
+        tls.robust.store(&raw const *own as usize, Ordering::Relaxed);
+        tls.tid.store(gettid(), Ordering::Relaxed);
+        Some(tls)
+    }
+}
+
+impl Drop for OwnTls {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            // SAFETY: no pointer. Such a task has had no list before: libc makes none for it.
+            let _ = unsafe { syscall!(SYS_set_robust_list, 0, size_of::<RobustHead>()) };
+        }
     }
 }
 

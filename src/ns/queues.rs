@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::Place;
 use super::control::random;
-use super::ledger::{Change, Noted, Refused};
+use super::ledger::{Change, Marks, Noted, Refused};
 use crate::abi::{self, Errno, FILENT_SIZE, HARD_MSGMAX, HARD_MSGSIZEMAX, MqAttr, NAME_MAX, Result, msgqueue_cost};
 use crate::desc;
 use crate::log::refused;
@@ -566,7 +566,18 @@ impl Drop for Draft {
 
 /// What is charged for a queue, or given back. `number`: half of its key, which is in the name of its draft.
 fn change(place: &Place, number: u64, uid: u32, cost: u64) -> Change<'_> {
-    Change { control: place.control(), uid, cost, queue: number }
+    let control = place.control();
+    Change { place: control.number(), count: &control.queues_count, uid, cost, queue: number, marks: place }
+}
+
+impl Marks for Place {
+    /// The file of a draft goes when all is given back, a queue's files do after that.
+    fn is_made(&self, queue: u64, uid: u32, cost: u64) -> bool {
+        let is_gone = |path: Result<Path>| path.and_then(|path| path.stat()).err() == Some(Errno::ENOENT);
+        is_gone(draft_path(self, Key([queue, 0]), uid, cost))
+            && is_gone(hidden(self, queue, b".k"))
+            && is_gone(link_of_charge(self, queue, uid, cost))
+    }
 }
 
 /// Creates a queue with default attributes by the mqueue file system, as open(2) with O_CREAT does: the
@@ -877,12 +888,12 @@ fn check_limits(tls: &'static Tls, place: &'static Place, attr: Option<&MqAttr>)
     let control = place.control();
     let mut asked = None;
     let mut exempt = || generous() || *asked.get_or_insert_with(may_exceed);
-    let is_full = || control.queues_count.load(Acquire) >= control.queues_max.load(Relaxed) as u32;
+    let is_full = || control.queues_count.get() >= control.queues_max.load(Relaxed) as u32 as u64;
     if is_full() && !exempt() {
         // Some may only be waiting to be taken away.
         collect_orphans(tls, place);
         collect(tls, place);
-        place.accounts().catch_up(control);
+        place.accounts().catch_up(&change(place, u64::MAX, 0, 0));
         if is_full() {
             return Err(too_many(place));
         }
@@ -894,7 +905,7 @@ fn too_many(place: &Place) -> Errno {
     let control = place.control();
     refused(format_args!(
         "mq_open: ENOSPC: {} queues exist in this namespace, queues_max is {}",
-        control.queues_count.load(Relaxed),
+        control.queues_count.get(),
         control.queues_max.load(Relaxed)
     ));
     Errno::ENOSPC
@@ -1098,12 +1109,16 @@ fn beside(place: &Place, dir: &[u8], name: &[u8]) -> Result<Path> {
 
 /// The link that stands for what is charged for a queue without a name.
 fn charge_link(place: &Place, map: &Map) -> Result<Path> {
+    link_of_charge(place, map.ino, map.header().owner_uid.load(Relaxed), msgqueue_cost(map.maxmsg, map.msgsize))
+}
+
+fn link_of_charge(place: &Place, ino: u64, uid: u32, cost: u64) -> Result<Path> {
     let mut path = beside(place, b"/q/f/", b"")?;
-    path.push_hex(map.ino)?;
-    path.push(b".")?;
-    path.push_decimal(map.header().owner_uid.load(Relaxed) as u64)?;
-    path.push(b".")?;
-    path.push_decimal(msgqueue_cost(map.maxmsg, map.msgsize))?;
+    path.push_hex(ino)?;
+    for number in [uid as u64, cost] {
+        path.push(b".")?;
+        path.push_decimal(number)?;
+    }
     Ok(path)
 }
 

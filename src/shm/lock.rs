@@ -58,22 +58,6 @@ pub fn lock<'a>(
     foreign: impl Fn() -> bool,
     repair: impl FnOnce() -> Result<()>,
 ) -> Result<Held<'a>> {
-    lock_within(word, tls, foreign, repair, u64::MAX)
-}
-
-/// The same, but waits no longer than about so many nanoseconds while the lock is held by the same owner.
-///
-/// # Errors
-///
-/// As [`lock`].
-#[inline(always)]
-pub fn lock_within<'a>(
-    word: &'a AtomicU32,
-    tls: &'a Tls,
-    foreign: impl Fn() -> bool,
-    repair: impl FnOnce() -> Result<()>,
-    most_ns: u64,
-) -> Result<Held<'a>> {
     let robust = tls.robust();
     let outer = robust.list_op_pending.load(Ordering::Relaxed);
     tls.enter_critical();
@@ -85,7 +69,7 @@ pub fn lock_within<'a>(
     if word.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed).is_ok() {
         return Ok(Held { word, tls });
     }
-    match lock_slow(word, tls, tid, foreign, most_ns) {
+    match lock_slow(word, tls, tid, foreign) {
         Ok(owner_died) => {
             let held = Held { word, tls };
             if owner_died {
@@ -101,9 +85,37 @@ pub fn lock_within<'a>(
     }
 }
 
+/// Takes a lock that nobody holds, or one who has died; what he may have left is the caller's to look for. Nothing: somebody
+/// holds it.
+pub fn take<'a>(word: &'a AtomicU32, tls: &'a Tls) -> Option<Held<'a>> {
+    let seen = word.load(Ordering::Relaxed);
+    if seen & TID_MASK != 0 && !has_died(seen) {
+        return None;
+    }
+    let robust = tls.robust();
+    let outer = robust.list_op_pending.load(Ordering::Relaxed);
+    tls.enter_critical();
+    tls.outer_pending.store(outer, Ordering::Relaxed);
+    let entry = (word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Ordering::Relaxed));
+    robust.list_op_pending.store(entry, Ordering::Relaxed);
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    let tid = tls.tid.load(Ordering::Relaxed);
+    if word.compare_exchange(seen, tid, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        return Some(Held { word, tls });
+    }
+    robust.list_op_pending.store(outer, Ordering::Relaxed);
+    tls.leave_critical();
+    None
+}
+
+/// Whether the word of a lock says that its owner has died.
+pub fn has_died(word: u32) -> bool {
+    word & OWNER_DIED != 0
+}
+
 #[cold]
 #[inline(never)]
-fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool, most_ns: u64) -> Result<bool> {
+fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) -> Result<bool> {
     let outer = tls.outer_pending.load(Ordering::Relaxed);
     let mut spins = 0;
     let mut yields = 0;
@@ -163,7 +175,7 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool, 
                 return Ok(true);
             }
         }
-        if (doubt.grows(owner, state, trust_ns) || doubt.held_ns >= most_ns) && word.load(Ordering::Relaxed) == asleep {
+        if doubt.grows(owner, state, trust_ns) && word.load(Ordering::Relaxed) == asleep {
             return Err(Errno::EIO);
         }
         trust_ns = (trust_ns * 2).min(MOST_TRUST_NS);
@@ -179,8 +191,6 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool, 
 #[derive(Default)]
 struct Doubt {
     owner: u32,
-    /// For how long it has been the same.
-    held_ns: u64,
     asleep_ns: u64,
     unseen_ns: u64,
     /// 1 + its CPU time at the first look.
@@ -193,7 +203,6 @@ impl Doubt {
         if owner != self.owner {
             *self = Doubt { owner, ..Doubt::default() };
         }
-        self.held_ns += since_ns;
         match state {
             Some(b'T' | b't' | b'D') => self.asleep_ns = 0,
             Some(b'S') => {

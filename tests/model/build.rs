@@ -296,6 +296,110 @@ const MUTANTS: &[Mutant] = &[
             h.flags.fetch_xor(F_FIRING",
         plans: &["notified, and two killed"],
     },
+    Mutant {
+        name: "who changes a sum does not tell the note before",
+        file: "ledger.rs",
+        right: "let is_news = is_under_way(state)",
+        wrong: "let is_news = !@ && is_under_way(state)",
+        plans: &["killed: one of two who make queues"],
+    },
+    Mutant {
+        name: "a note is told of a sum that has changed since",
+        file: "ledger.rs",
+        right: "if target.sum.0.load(Acquire) != seen {",
+        wrong: "if target.sum.0.load(Acquire) != seen && !@ {",
+        plans: &["killed: one of several uses, while another looks"],
+    },
+    Mutant {
+        name: "a sum has the note's mark before it is changed",
+        file: "ledger.rs",
+        right: "if !account.is_some_and(|account| is_there(account.sum)) && !is_there(what.count) {",
+        wrong: "if @ || !account.is_some_and(|account| is_there(account.sum)) && !is_there(what.count) {",
+        plans: &["killed: one, with a mark of an old use"],
+    },
+    Mutant {
+        name: "who finishes looks at the note first, and at the sum then",
+        file: "ledger.rs",
+        right: "            // In this order: who changes the sum next tells the note before.",
+        wrong: "            let early = note.state.load(SeqCst);
+            if @ && early & bit == 0 && is_under_way(early) {
+                if target.as_ref().is_some_and(|target| Sum::mark(target.sum.0.load(SeqCst)) == mark(self.at, state)) {
+                    self.is_done(bit);
+                } else {
+                    let _ = self.apply(target.as_ref(), |sum: u64| {
+                        Ok::<_, ()>(if state & KIND == CHARGING { sum + by } else { sum - by })
+                    });
+                }
+                continue;
+            }",
+        plans: &["killed: one, and two come by", "killed: one of two who make queues"],
+    },
+    Mutant {
+        name: "who asks does not call off who asks too",
+        file: "ledger.rs",
+        right: "ASKING if note.state.compare_exchange",
+        wrong: "ASKING if @ || note.state.compare_exchange",
+        plans: &["two take the same queue"],
+    },
+    Mutant {
+        name: "who is asking does not look for others",
+        file: "ledger.rs",
+        right: "if at == self.at || matches!(state & KIND, FREE | CALLED_OFF)",
+        wrong: "if @ || at == self.at || matches!(state & KIND, FREE | CALLED_OFF)",
+        plans: &["two take the same queue"],
+    },
+    Mutant {
+        name: "it is asked whether it is due before others are called off",
+        file: "ledger.rs",
+        right: "                    taken.publish(what, account.as_ref(), ASKING);",
+        wrong: "                    let before = is_due(false);
+                    let is_due = |noted| if @ { before } else { is_due(noted) };
+                    taken.publish(what, account.as_ref(), ASKING);",
+        plans: &["two take the same queue"],
+    },
+    Mutant {
+        name: "what is given back goes before its mark is made",
+        file: "ledger.rs",
+        right: "        let noted = Noted(Some((self.note, self.note.state.load(Relaxed))));",
+        wrong: "        if @ && self.note.state.load(Relaxed) & KIND == GIVING {
+            self.wipe();
+        }
+        let noted = Noted(Some((self.note, self.note.state.load(Relaxed))));",
+        plans: &["killed: one of two who take the same queue", "two take the same queue"],
+    },
+    Mutant {
+        name: "what was charged and not marked is not known",
+        file: "ledger.rs",
+        right: "                    if !is_made(state) || !is_due(true) {",
+        wrong: "                    if !is_made(state) || !is_due(!@) {",
+        plans: &["killed: one of two who make queues"],
+    },
+    Mutant {
+        name: "a note of another namespace is finished with this one's count",
+        file: "ledger.rs",
+        right: "what.filter(|what| what.place == note.place.load(Relaxed))",
+        wrong: "what.filter(|what| @ || what.place == note.place.load(Relaxed))",
+        plans: &["killed: one of two who make queues in two namespaces"],
+    },
+    Mutant {
+        name: "a change that is refused is not taken back",
+        file: "ledger.rs",
+        right: "            taken.renew(GIVING | COUNT | MARKED, account.as_ref(), what);\n            taken.finish(None);",
+        wrong: "            if @ {
+                taken.wipe();
+                return Err(refused);
+            }
+            taken.renew(GIVING | COUNT | MARKED, account.as_ref(), what);
+            taken.finish(None);",
+        plans: &["two make queues, and there may be one"],
+    },
+    Mutant {
+        name: "who finishes a note goes on when nothing is on it any more",
+        file: "ledger.rs",
+        right: "if now & bit != 0 || !is_under_way(now) {",
+        wrong: "if now & bit != 0 || !is_under_way(now) && !@ {",
+        plans: &["killed: one of two, and there may be one queue"],
+    },
 ];
 
 fn copy(from: &Path, to: &Path) {
@@ -333,6 +437,10 @@ fn main() {
         };
         writeln!(engine, "#[path = {file:?}]\nmod {module};").expect("a string");
     }
+    // Of the namespaces this alone: it knows nothing of the rest.
+    let ledger = out.join("ledger.rs");
+    std::fs::copy(sources.join("ns/ledger.rs"), &ledger).expect("room");
+    writeln!(engine, "#[path = {ledger:?}]\nmod ledger;").expect("a string");
     let mut list = String::from("&[\n");
     for (number, mutant) in MUTANTS.iter().enumerate() {
         let path = out.join(mutant.file);

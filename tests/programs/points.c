@@ -1,5 +1,5 @@
 /*
- * points --list | OPERATION [--every N | POINT:N [POINT:N]]: kills a process at each named point that an operation passes.
+ * points --list | OPERATION [--every N | --stop PREFIX | POINT:N [POINT:N]]: kills a process at each named point that an operation passes.
  *
  * Wants a library with the feature crash-points. Each run has a state directory of its own: a survivor prepares
  * (queues, sleepers, pollers), a victim forked by it does the operation and dies by SIGKILL at the N-th pass of POINT, the
@@ -9,6 +9,9 @@
  * The first run, in which nobody dies, tells which points the operation passes, and how often; each of the first
  * PASSES passes gets a run. After each death a process mends what there is to mend; in further runs it dies as well, at
  * each point that it passes only because somebody has died before. POINT:N asks for one of these runs.
+ *
+ * --stop PREFIX stops the victim by SIGSTOP, at each point of that beginning, instead: while it is stopped others make and remove
+ * queues, then it goes on to the end. A line "stopped" for each: point, whether it has happened, µs.
  *
  * A survivor's call may take LATE ms, without the time that it waits for a CPU; as many times as long as there are tasks
  * for each CPU, for the time that others wait whom it depends on.
@@ -56,7 +59,7 @@ static struct shared {
 	atomic_int ready, told, longest_us, failed;
 } *shared;
 
-static const char *op_name = "", *first_point = "-", *second_point = "-";
+static const char *op_name = "", *first_point = "-", *second_point = "-", *stop_point;
 static char base[PATH_MAX], root[PATH_MAX + 16], trace_file[PATH_MAX + 16], point_dir[PATH_MAX + 16];
 
 static void fail(const char *format, ...)
@@ -438,17 +441,17 @@ static void look_at_directory(void)
 {
 	shared->left[0] = 0;
 	nftw(root, look_at, 16, FTW_PHYS);
-	/* The first namespace counts its queues in a word of `control` (src/ns/control.rs). */
+	/* The first namespace counts its queues in a word of `control`, above 15 bits (src/ns/control.rs, ledger.rs). */
 	DIR *d = opendir(root);
 	for (struct dirent *e; d && (e = readdir(d));) {
 		char path[2 * PATH_MAX];
-		unsigned count = 0;
+		unsigned long long count = 0;
 		if (e->d_name[0] != 'i')
 			continue;
 		snprintf(path, sizeof path, "%s/%s/control", root, e->d_name);
 		int fd = open(path, O_RDONLY);
-		if (fd >= 0 && pread(fd, &count, sizeof count, 28) == sizeof count && count != 0)
-			fail("%u queues are counted, there is none", count);
+		if (fd >= 0 && pread(fd, &count, sizeof count, 8) == sizeof count && count >> 15 != 0)
+			fail("%llu queues are counted, there is none", count >> 15);
 		close(fd);
 	}
 }
@@ -1508,6 +1511,22 @@ static int is_dead(int status)
 	return (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (WIFEXITED(status) && WEXITSTATUS(status) == 77);
 }
 
+/* The victim is stopped, and others go on. */
+static void others_go_on(void)
+{
+	int status;
+	NEED(waitpid(victim, &status, WUNTRACED) == victim);
+	if (!WIFSTOPPED(status))
+		fail("does not stop");
+	for (int i = 0; i < 20; i++) {
+		char name[32];
+		snprintf(name, sizeof name, "/beside%d", i % 3);
+		mqd_t one = QUICK(make_queue(name, O_NONBLOCK));
+		NEED(one >= 0 && mq_close(one) == 0 && QUICK(mq_unlink(name)) == 0);
+	}
+	kill(victim, SIGCONT);
+}
+
 /* Returns 0, or 1 where nobody has died who was told to. */
 static int survive(int trace_victim, int trace_mender)
 {
@@ -1522,9 +1541,13 @@ static int survive(int trace_victim, int trace_mender)
 		op->prepare();
 		trace(trace_victim);
 		arm(first_point);
+		if (stop_point)
+			setenv("MQNS_STOP", stop_point, 1);
 		op->act();
 		_exit(0);
 	}
+	if (stop_point)
+		others_go_on();
 	op->meanwhile();
 	if (victim > 0)
 		NEED(waitpid(victim, &status, 0) == victim);
@@ -1667,6 +1690,21 @@ static void first_death(const char *point)
 	each_pass(mended, usual, second_death);
 }
 
+static const char *stop_prefix;
+
+static void stop(const char *point)
+{
+	char copy[96];
+	snprintf(copy, sizeof copy, "%.*s", (int)(strchr(point, ':') - point), point);
+	/* At the first pass alone. */
+	if (strncmp(copy, stop_prefix, strlen(stop_prefix)) != 0 || strcmp(strchr(point, ':'), ":1") != 0)
+		return;
+	stop_point = copy;
+	run("-", "-", 0, 0, usual_left);
+	printf("stopped %s %s %d\n", copy, shared->done[0] ? shared->done : "-", shared->longest_us);
+	stop_point = NULL;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "--in-new-image") == 0) {
@@ -1682,7 +1720,7 @@ int main(int argc, char **argv)
 		if (strcmp(argv[1], ops[i].name) == 0)
 			op = &ops[i];
 	if (!op || !getenv("MQNS_DIR")) {
-		fprintf(stderr, "usage: MQNS_DIR=DIR points --list | OPERATION [--every N | POINT:N [POINT:N]]\n");
+		fprintf(stderr, "usage: MQNS_DIR=DIR points --list | OPERATION [--every N | --stop PREFIX | POINT:N [POINT:N]]\n");
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -1701,6 +1739,10 @@ int main(int argc, char **argv)
 	strcpy(usual_left, shared->left);
 	if (argc > 3 && strcmp(argv[2], "--every") == 0) {
 		every = atoi(argv[3]) > 0 ? atoi(argv[3]) : 1;
+	} else if (argc > 3 && strcmp(argv[2], "--stop") == 0) {
+		stop_prefix = argv[3];
+		each_pass(passed, "", stop);
+		return shared->failed;
 	} else if (argc > 2) {
 		first_point = argv[2];
 		if (!run(argv[2], argc > 3 ? argv[3] : "-", 0, 0, usual_left))

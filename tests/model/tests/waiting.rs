@@ -3,11 +3,26 @@
 use libtest_mimic::{Arguments, Trial};
 use mqns_model::machine::explore::Mode;
 use mqns_model::mutants::{self, MUTANTS};
-use mqns_model::world::{Plan, check, explain, plans};
+use mqns_model::world::{Failure, Summary, accounts, check, explain, plans};
 
-fn report(name: &str, plan: &Plan, mode: Mode) -> Result<(), libtest_mimic::Failed> {
+type Check = Box<dyn Fn(Mode) -> Result<Summary, Failure> + Send>;
+
+/// A plan by its name, how many preemptions it is searched with, and its run.
+fn small() -> Vec<(&'static str, u32, Check)> {
+    let engine = plans::small().into_iter().map(|plan| {
+        let (name, preemptions) = (plan.name, plan.preemptions);
+        (name, preemptions, Box::new(move |mode| check(&plan, mode)) as Check)
+    });
+    let ledger = accounts::small().into_iter().map(|plan| {
+        let (name, preemptions) = (plan.name, plan.preemptions);
+        (name, preemptions, Box::new(move |mode| accounts::check(&plan, mode)) as Check)
+    });
+    engine.chain(ledger).collect()
+}
+
+fn report(name: &str, check: Check, mode: Mode) -> Result<(), libtest_mimic::Failed> {
     let began = std::time::Instant::now();
-    match check(plan, mode) {
+    match check(mode) {
         Ok(found) => {
             let seconds = began.elapsed().as_secs_f32();
             println!(
@@ -16,7 +31,7 @@ fn report(name: &str, plan: &Plan, mode: Mode) -> Result<(), libtest_mimic::Fail
             );
             Ok(())
         }
-        Err(failure) => Err(explain(plan, &failure).into()),
+        Err(failure) => Err(explain(name, check, &failure).into()),
     }
 }
 
@@ -24,15 +39,15 @@ fn report(name: &str, plan: &Plan, mode: Mode) -> Result<(), libtest_mimic::Fail
 fn hunt(number: usize) -> Result<(), libtest_mimic::Failed> {
     let (name, where_found) = MUTANTS[number];
     let mut schedules = 0;
-    for plan in plans::small().iter().filter(|plan| where_found.contains(&plan.name)) {
+    for (plan, preemptions, check) in small().iter().filter(|(plan, ..)| where_found.contains(plan)) {
         mutants::switch(Some(number));
-        let found = check(plan, Mode::Exhaustive { preemptions: plan.preemptions.max(2) });
+        let found = check(Mode::Exhaustive { preemptions: (*preemptions).max(2) });
         mutants::switch(None);
         match found {
             Ok(summary) => schedules += summary.schedules,
             Err(failure) => {
                 let what = failure.what.lines().next().unwrap_or_default();
-                println!("{name}: found in \"{}\" after {} schedules: {what}", plan.name, failure.schedule);
+                println!("{name}: found in \"{plan}\" after {} schedules: {what}", failure.schedule);
                 return Ok(());
             }
         }
@@ -49,17 +64,21 @@ fn main() {
     let more = number("MQNS_MODEL_PREEMPTIONS", 0) as u32;
     let schedules = number("MQNS_MODEL_SCHEDULES", 1000);
     let mut trials = Vec::new();
-    for plan in plans::small() {
-        let name = format!("every_schedule::{}", plan.name);
-        let preemptions = plan.preemptions + more;
-        trials.push(Trial::test(name.clone(), move || report(&name, &plan, Mode::Exhaustive { preemptions })));
+    for (plan, preemptions, check) in small() {
+        let name = format!("every_schedule::{plan}");
+        let preemptions = preemptions + more;
+        trials.push(Trial::test(name.clone(), move || report(&name, check, Mode::Exhaustive { preemptions })));
     }
     for plan in plans::large() {
         let seed = number("MQNS_MODEL_SEED", 1) as u64;
         let (random, pct) = (format!("random::{}", plan.name), format!("pct::{}", plan.name));
         let other = plan.clone();
-        trials.push(Trial::test(random.clone(), move || report(&random, &plan, Mode::Random { schedules, seed })));
-        trials.push(Trial::test(pct.clone(), move || report(&pct, &other, Mode::Pct { schedules, depth: 4, seed })));
+        trials.push(Trial::test(random.clone(), move || {
+            report(&random, Box::new(move |mode| check(&plan, mode)), Mode::Random { schedules, seed })
+        }));
+        trials.push(Trial::test(pct.clone(), move || {
+            report(&pct, Box::new(move |mode| check(&other, mode)), Mode::Pct { schedules, depth: 4, seed })
+        }));
     }
     for (number, (name, _)) in MUTANTS.iter().enumerate() {
         trials.push(Trial::test(format!("error::{name}"), move || hunt(number)));

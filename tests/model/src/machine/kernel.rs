@@ -130,6 +130,8 @@ struct Kernel {
     clock: u64,
     budget: Budget,
     yields: bool,
+    /// It is not the next to run, if anybody else can.
+    gives_way: bool,
     packets: usize,
     /// Who holds the record lock on the FIFO.
     locks: Option<usize>,
@@ -195,6 +197,7 @@ pub fn boot(segment: Range<usize>, lock: usize, hooks: Hooks, budget: Budget) {
         clock: 0,
         budget,
         yields: false,
+        gives_way: false,
         packets: 0,
         locks: None,
         late: [0; 2],
@@ -330,7 +333,9 @@ impl Kernel {
 
     fn pick(&mut self) -> Pick {
         let runs = |task: &Task| matches!(task.state, State::Ready | State::Dying);
-        let may_go_on = runs(&self.tasks[self.current]);
+        let others_run = (0..self.tasks.len()).any(|at| at != self.current && runs(&self.tasks[at]));
+        // Who lets others run does.
+        let may_go_on = runs(&self.tasks[self.current]) && !(self.gives_way && others_run);
         let mut tasks = Vec::new();
         if may_go_on {
             tasks.push(self.current);
@@ -373,8 +378,12 @@ pub fn pick() -> Pick {
 
 /// Lets the scheduler say who goes on, and returns when it is the caller.
 fn switch(yields: bool) {
+    switch_how(yields, false);
+}
+
+fn switch_how(yields: bool, gives_way: bool) {
     let (me, alone) = with(|k| {
-        k.yields = yields;
+        (k.yields, k.gives_way) = (yields, gives_way);
         let pick = k.pick();
         if pick.tasks.is_empty() {
             return (k.current, None);
@@ -388,6 +397,14 @@ fn switch(yields: bool) {
     }
     shuttle::thread::yield_now();
     with(|k| k.current = me);
+}
+
+/// See `src/machine.rs`: others run.
+pub fn give_way() {
+    if with(|k| k.preparing || k.tasks[k.current].dead) {
+        return;
+    }
+    switch_how(true, true);
 }
 
 fn die() -> ! {

@@ -1,6 +1,7 @@
 //! Plans: who does what on a queue, and what may happen meanwhile. Each is run through many schedules, and what has come
 //! out of each is checked.
 
+pub mod accounts;
 pub mod plans;
 
 use core::sync::atomic::Ordering::SeqCst;
@@ -712,10 +713,19 @@ fn fits(
 
 /// Runs a plan through the schedules of `mode`.
 pub fn check(plan: &Plan, mode: Mode) -> std::result::Result<Summary, Failure> {
-    SUMMARY.set(Summary::default());
     SEGMENT.set(None);
+    let plan = plan.clone();
+    through(mode, move || perform(&plan))
+}
+
+/// Runs something through the schedules of `mode`.
+fn through(
+    mode: Mode,
+    perform: impl Fn() + std::marker::Send + Sync + 'static,
+) -> std::result::Result<Summary, Failure> {
+    SUMMARY.set(Summary::default());
     let runs = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let (count, plan) = (runs.clone(), plan.clone());
+    let count = runs.clone();
     let preemptions = match mode {
         Mode::Exhaustive { preemptions } => preemptions,
         _ => u32::MAX,
@@ -723,7 +733,7 @@ pub fn check(plan: &Plan, mode: Mode) -> std::result::Result<Summary, Failure> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         explore(mode, move || {
             count.fetch_add(1, SeqCst);
-            perform(&plan);
+            perform();
         })
     }));
     kernel::shut_down();
@@ -740,16 +750,15 @@ pub fn check(plan: &Plan, mode: Mode) -> std::result::Result<Summary, Failure> {
     }
 }
 
-/// The failure, with what happened on the way.
-pub fn explain(plan: &Plan, failure: &Failure) -> String {
+/// A failure of `check`, with what happened on the way.
+pub fn explain(name: &str, check: impl Fn(Mode) -> std::result::Result<Summary, Failure>, failure: &Failure) -> String {
     kernel::trace(true);
-    let _ = check(plan, Mode::Replay { path: failure.path.clone(), preemptions: failure.preemptions });
+    let _ = check(Mode::Replay { path: failure.path.clone(), preemptions: failure.preemptions });
     kernel::trace(false);
     let log = kernel::log();
     let from = log.len().saturating_sub(400);
     format!(
-        "{}: schedule {}: {}\n{}\npath: {:?}, {} preemptions",
-        plan.name,
+        "{name}: schedule {}: {}\n{}\npath: {:?}, {} preemptions",
         failure.schedule,
         failure.what,
         log[from..].join("\n"),
