@@ -91,7 +91,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("notify.unlocked", "the record lock is dropped; the record counts"),
     ("notify.fired", "a message is about to use the registration up; it is not in the queue, no signal is sent"),
     ("firer.unlocked", "the lock is free; the registered process has not been told"),
-    ("notify.marked", "the owner's helper thread could see that; the registration counts still"),
+    (
+        "notify.marked",
+        "the message is in the queue; the owner's helper thread could see that it is to be told, and sleeps",
+    ),
     ("notify.signalled", "the signal is sent, or the helper thread's word changed; the call has not returned"),
     ("bell.made", "the file of the bell is there; no lease"),
     ("bell.hung", "the lease is there; it is not recorded"),

@@ -58,6 +58,8 @@ pub(crate) struct Fired {
     proc_dev: u32,
     /// The owner's process id as we see it, if that has been found out already.
     owner: Option<i32>,
+    /// [`register`]'s.
+    ticket: u64,
     /// The owner is the calling process.
     to_self: bool,
     /// The signal is the bell's.
@@ -114,6 +116,10 @@ pub fn register(map: &Map, tls: &Tls, fd: i32, what: Registration, pid_ns: u64, 
         // noted of it goes: whoever is about to tell knows it.
         if n.pid.load(Relaxed) != pid {
             stand_in(&section, fd);
+        }
+        if n.kind.load(Relaxed) == libc::SIGEV_THREAD {
+            // Before the ticket is another one: its helper thread is to see that it is not over without that.
+            mark_told(map, n.ticket.load(Relaxed));
         }
         h.firer.store(0, Relaxed);
         h.flags.fetch_and(!F_FIRING, Relaxed);
@@ -221,15 +227,16 @@ pub fn fate(map: &Map, ticket: u64) -> Fate {
     let h = map.header();
     let n = &h.notify;
     let word = n.word.load(Acquire);
-    // It is marked as fired before it is over: the other way round, both could come in between.
-    let is_over = h.flags.load(Acquire) & F_NOTIFY == 0 || n.ticket.load(Acquire) != ticket;
+    // It is marked as fired before it is over: the other way round, both could come in between. Used up and not told of is
+    // neither: its message may not come in, if its sender dies.
+    let is_over = h.flags.load(Acquire) & (F_NOTIFY | F_FIRING) == 0 || n.ticket.load(Acquire) != ticket;
     if fired(map, ticket).is_some() {
         return Fate::Fired;
     }
     if is_over { Fate::Over } else { Fate::Waits(word) }
 }
 
-/// Marks a registration as fired, for its owner to see. `sender`: process id, and uid in the upper half.
+/// Marks a registration as fired, for an owner with a bell to see. `sender`: process id, and uid in the upper half.
 fn mark_fired(map: &Map, ticket: u64, sender: u64) {
     let mark = &map.header().notify.fired[(ticket % FIRED as u64) as usize];
     if mark.ticket.load(Relaxed) == ticket && mark.sender.load(Relaxed) == sender {
@@ -240,6 +247,11 @@ fn mark_fired(map: &Map, ticket: u64, sender: u64) {
     mark.ticket.store(0, Release);
     mark.sender.store(sender, Release);
     mark.ticket.store(ticket, Release);
+}
+
+/// The same for its helper thread, which need not know whose message it is, and may be told by several at a time.
+fn mark_told(map: &Map, ticket: u64) {
+    map.header().notify.fired[(ticket % FIRED as u64) as usize].ticket.store(ticket, Release);
 }
 
 /// Whether a registration has been marked as fired: the sender.
@@ -349,6 +361,7 @@ fn about_to_fire(section: &Section<'_>, fd: i32) -> Fired {
         pid_ns: n.pid_ns.load(Relaxed),
         proc_dev: n.proc_dev.load(Relaxed),
         owner: None,
+        ticket,
         to_self: false,
         by_bell: false,
         done: false,
@@ -360,11 +373,7 @@ fn about_to_fire(section: &Section<'_>, fd: i32) -> Fired {
     };
     let state = n.state.load(Relaxed);
     match fired.what.kind {
-        // Before the flag falls: `fate` looks the other way round.
-        libc::SIGEV_THREAD => {
-            mark_fired(section.map, ticket, 0);
-            crate::crash_point!("notify.marked");
-        }
+        libc::SIGEV_THREAD => {}
         libc::SIGEV_SIGNAL if fired.what.signo > 0 && state & EXECED == 0 => {
             if own::any()
                 && let Some(kept) = own::lock_kept(section.map)
@@ -488,6 +497,8 @@ impl Fired {
         self.signal(map, fd);
         if self.what.kind == libc::SIGEV_THREAD {
             let n = &map.header().notify;
+            mark_told(map, self.ticket);
+            crate::crash_point!("notify.marked");
             n.word.fetch_add(1, AcqRel);
             futex::wake(&n.word, u32::MAX >> 1);
             crate::crash_point!("notify.signalled");

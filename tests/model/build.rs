@@ -272,11 +272,28 @@ const MUTANTS: &[Mutant] = &[
         plans: &["notified twice, and killed"],
     },
     Mutant {
-        name: "who tells in the place of a dead one marks anew",
+        name: "a helper thread is told before the message is in",
         file: "queue/notify.rs",
-        right: "if mark.ticket.load(Relaxed) == ticket &&",
-        wrong: "if !@ && mark.ticket.load(Relaxed) == ticket &&",
-        plans: &["notified, and killed"],
+        right: "        libc::SIGEV_THREAD => {}",
+        wrong: "        libc::SIGEV_THREAD if @ => mark_told(section.map, ticket),
+        libc::SIGEV_THREAD => {}",
+        plans: &["notified at once, and killed"],
+    },
+    Mutant {
+        name: "what is used up and not told of is over",
+        file: "queue/notify.rs",
+        right: "& (F_NOTIFY | F_FIRING) == 0 ||",
+        wrong: "& (F_NOTIFY | if @ { 0 } else { F_FIRING }) == 0 ||",
+        plans: &["notified, and killed", "notified twice, and killed"],
+    },
+    Mutant {
+        name: "who registers again does not tell the helper thread before",
+        file: "queue/notify.rs",
+        right: "        if n.kind.load(Relaxed) == libc::SIGEV_THREAD {
+            // Before",
+        wrong: "        if n.kind.load(Relaxed) == libc::SIGEV_THREAD && !@ {
+            // Before",
+        plans: &["notified at once, and registered again meanwhile"],
     },
     Mutant {
         name: "an owner is told outside the lock though nobody could see that its sender is dead",

@@ -333,7 +333,7 @@ fn run(act: Act, map: &Map, tls: &Tls, len: u32, fd: i32) -> Outcome {
     };
     match (act, result) {
         (_, Ok(None)) => Outcome::Cancelled,
-        (_, Err(Errno::EAGAIN)) => Outcome::Again,
+        (_, Err(Errno::EAGAIN)) | (Notify, Err(Errno::EBUSY)) => Outcome::Again,
         (_, Err(errno @ (Errno::ETIMEDOUT | Errno::EINTR))) => Outcome::Ended(errno),
         (_, Err(errno)) => fail(format!("{act:?} fails with {errno:?}")),
         (Send(..) | SendWait(..), Ok(Some(_))) => Outcome::Sent,
@@ -491,6 +491,7 @@ fn perform(plan: &Plan) {
     }
     // What one of another pid namespace had in hand when it died with the lock nobody can tell from what the living have.
     check_books(map, killed, if plan.foreign { kernel::killed() } else { 0 });
+    check_told(&calls);
     check_calls(&calls, plan);
     let late = kernel::late();
     if late[0] > 0 && !killed || late[1] > 0 && (!killed || plan.prompt) {
@@ -630,6 +631,19 @@ fn check_books(map: &Map, killed: bool, gone: u32) {
             }
         }
     });
+}
+
+/// Nobody is told of a message that has not come in.
+fn check_told(calls: &[Call]) {
+    let told = calls.iter().filter(|call| call.outcome == Outcome::Told).count();
+    let came = |call: &&Call| match call.outcome {
+        Outcome::Got(_) => true,
+        Outcome::Killed => !matches!(call.act, Send(..) | SendWait(..)),
+        _ => false,
+    };
+    if told > calls.iter().filter(came).count() {
+        fail(format!("somebody was told of nothing: {calls:#?}"));
+    }
 }
 
 /// Whether the calls could have been made one after the other on a queue as the manual has it, each at some moment

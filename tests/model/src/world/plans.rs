@@ -316,6 +316,19 @@ pub fn small() -> Vec<Plan> {
             ..base()
         },
         Plan {
+            name: "notified at once, and killed",
+            then: vec![vec![Notify], vec![Send(10, 0)]],
+            budget: KILL,
+            preemptions: 2,
+            ..base()
+        },
+        Plan {
+            name: "notified at once, and registered again meanwhile",
+            then: vec![vec![Notify], vec![Send(10, 0)], vec![Receive, Notify]],
+            preemptions: 1,
+            ..base()
+        },
+        Plan {
             name: "notified twice, and killed",
             first: vec![(0, vec![Notify, Notify])],
             then: vec![vec![Send(10, 0)], vec![Receive, Send(11, 0)]],
