@@ -17,10 +17,16 @@ static void environment(void)
 	OK(setenv("TZ", "UTC", 1));
 	OK(setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1));
 }
+/* Its parent is the case's own, too: commands look through it, and files of others in /tmp come and go. */
 static void start(void)
 {
 	fresh_namespace();
-	dir = mounted_at();
+	private_mounts();
+	static char path[96];
+	snprintf(path, sizeof path, "%s/mqueue", directory("above"));
+	OK(mkdir(path, 0755));
+	OK(mount("mqueue", path, "mqueue", 0, NULL));
+	dir = path;
 	environment();
 }
 static mqd_t queue(const char *name)
@@ -318,7 +324,7 @@ FILE_CASE("15 (test)", shell_tests_and_globs)
 	sh("test -d $D && test -k $D && test -x $D", "");
 	sh_fails("test -e $D/none", 1, "");
 	sh("test $D/q1 -ef $D/./q1", "");
-	sh("cd $D/ && pwd && /bin/pwd && cd .. && pwd", "$D\n$D\n/tmp\n");
+	sh("cd $D/ && pwd && /bin/pwd && cd .. && test $(pwd) = ${D%/*}", "$D\n$D\n");
 	sh("for f in $D/*; do echo ${f##*/}; done | tr '\\n' ' '", "q1 q2 x ");
 	sh("bash -c 'exec 7<$D/q1; cat <&7; exec 7<&-'", EMPTY);
 	sh_fails("$D/q1", 126, "sh: 2: $D/q1: Permission denied\n");
