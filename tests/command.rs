@@ -1215,6 +1215,51 @@ fn directory_that_no_namespace_can_be_in() {
     }
 }
 
+#[test]
+fn directory_that_is_another_user_s() {
+    if !somebody_or_skip() {
+        return;
+    }
+    let state = StateDir::new();
+    // Not to be entered; to be entered, but with a namespace in it that is not; nothing to be made in it.
+    let dirs =
+        [("closed", 0o700, true), ("open", 0o755, true), ("empty", 0o755, false)].map(|(name, mode, is_used)| {
+            let dir = state.path().join(name);
+            fs::create_dir(&dir).expect("make a directory");
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).expect("chmod");
+            if is_used {
+                says(&state, &["mk", "--dir", &path(dir.clone()), "--mode", "666", "/q"]);
+            }
+            path(dir)
+        });
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let below = format!("{}/below", dirs[0]);
+    let commands: [&[&str]; 15] = [
+        &["ls"],
+        &["stat", "/q"],
+        &["mk", "/new"],
+        &["mk", "--maxmsg", "1", "--msgsize", "1", "/new"],
+        &["rm", "/q"],
+        &["send", "/q", "x"],
+        &["recv", "/q"],
+        &["peek", "/q"],
+        &["purge", "/q"],
+        &["tap", "/q"],
+        &["limits"],
+        &["limits", "msg_max"],
+        &["limits", "msg_max=20"],
+        &["gc"],
+        &["run", "--fresh", "true"],
+    ];
+    for dir in dirs.iter().chain([&below]) {
+        for arguments in commands {
+            let output = mqns_alone(&state, SOMEBODY).env("MQNS_DIR", dir).args(arguments).output().expect("run mqns");
+            let named = format!("mqns: {dir}: this user may not use the queues in this directory; do it as ");
+            refuses(&output, 125, &[&named, " another directory by --dir"]);
+        }
+    }
+}
+
 // Mounts: as root those of the kernel, in a mount namespace of their own; virtual ones without the right to mount.
 
 /// Who mounts.

@@ -366,7 +366,7 @@ fn statvfs(path: &CStr) -> Option<libc::statvfs> {
 }
 
 /// Where the library goes with these variables, and whose that has to be. See the library's `ns::root`.
-fn root(environment: &Environment) -> (PathBuf, Option<u32>) {
+pub fn root(environment: &Environment) -> (PathBuf, Option<u32>) {
     if let Some(dir) = environment.get("MQNS_DIR").filter(|dir| !dir.is_empty()) {
         return (dir.into(), None);
     }

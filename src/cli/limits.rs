@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::look::cost;
 use super::lsns::user;
-use super::preloaded::{Preloaded, directory_trouble};
+use super::preloaded::{Preloaded, directory_trouble, kept_out};
 use super::queue::{Attributes, go};
 use super::table::{Heading, Kind, Table};
 use super::{Cause, Exit, Failure, Limits};
@@ -39,7 +39,7 @@ fn path(name: &str) -> String {
 /// The value of a limit.
 pub fn get(name: &str) -> Result<i32, Failure> {
     let read = || fs::read_to_string(path(name))?.trim().parse().map_err(io::Error::other);
-    read().map_err(|e| directory_trouble(name, &e))
+    read().map_err(|e| directory_trouble("the limits of the namespace", &e))
 }
 
 fn set(name: &str, value: i32) -> Result<(), Failure> {
@@ -48,9 +48,10 @@ fn set(name: &str, value: i32) -> Result<(), Failure> {
     match write() {
         Ok(()) => Ok(()),
         Err(e) => match e.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM) => {
-                refuse(&"only root of the namespace may set it", "do it as root, or give `--privileges generous`")
-            }
+            Some(libc::EACCES | libc::EPERM) => kept_out().map_or_else(
+                || refuse(&"only root of the namespace may set it", "do it as root, or give `--privileges generous`"),
+                Err,
+            ),
             Some(libc::EINVAL) if name.starts_with("msgsize") => {
                 refuse(&format_args!("{value} is out of range"), "it may be 128 to 16777216 bytes")
             }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 
 use super::run::{Environment, Library, Never, Ready};
-use super::{Cause, Exit, Failure};
+use super::{Cause, Exit, Failure, doctor};
 use crate::look::{Entry, Formats, Message, Sleeper, State, Tap, TapEvent, TappedMessage};
 
 /// Variable that tells the second image that it is the second. No command ever gets it.
@@ -399,15 +399,30 @@ pub fn not_privileged(object: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, object, cause, "do it as root, or give `--privileges generous`")
 }
 
+/// The directory of the queues, or what is in it, has refused what was asked for. `object` is that, unless the directory
+/// itself is to blame: then the message names the directory.
 pub fn directory_trouble(object: impl std::fmt::Display, error: &io::Error) -> Failure {
     let variable = env::var_os("MQNS_DIR").unwrap_or_default();
     if !variable.is_empty() && Path::new(&variable).is_relative() {
         let object = format_args!("MQNS_DIR={}", variable.display());
         return Failure::new(Exit::Failed, object, "not an absolute path", "write it out from /, or use --dir");
     }
+    if error.raw_os_error() == Some(libc::EACCES) {
+        let dir = doctor::root(&Environment::own()).0;
+        let remedy = "do it as the user whose queues they are, or name another directory by --dir (see `mqns doctor`)";
+        return Failure::new(Exit::Failed, dir.display(), "this user may not use the queues in this directory", remedy);
+    }
     let which = if variable.is_empty() { "/dev/shm".into() } else { variable.display().to_string() };
     let remedy = format_args!("check {which}, or name another directory by --dir (MQNS_LOG=stderr may say more)");
     Failure::new(Exit::Failed, object, Cause(error), remedy)
+}
+
+/// Permission was denied for something: the failure, if that is so because the caller is kept out of all that is in the
+/// directory.
+pub fn kept_out() -> Option<Failure> {
+    // Whoever may use a namespace may read its limits.
+    let error = fs::File::open("/proc/sys/fs/mqueue/msg_max").err()?;
+    (error.raw_os_error() == Some(libc::EACCES)).then(|| directory_trouble("the directory of the queues", &error))
 }
 
 /// Executes this program again, with the same arguments and the library.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 use super::namespace::second_image;
-use super::preloaded::{Preloaded, directory_trouble};
+use super::preloaded::{Preloaded, directory_trouble, kept_out};
 use super::table::printable;
 use super::{Cause, Exit, Failure, Mk, Rm, Where, limits};
 
@@ -70,9 +70,9 @@ impl Name {
             Some(libc::ENOENT) => {
                 self.refused("no such queue in this namespace", "see `mqns ls` (--ns, --dir), or make it: mqns mk")
             }
-            Some(libc::EACCES) => {
+            Some(libc::EACCES) => kept_out().unwrap_or_else(|| {
                 self.refused("permission denied", "see `mqns ls` for its owner and mode; root may use every queue")
-            }
+            }),
             Some(libc::ENAMETOOLONG) => self.refused("the name is longer than 255 bytes", "shorten it"),
             Some(libc::EROFS) => {
                 self.refused("the queues' file system is mounted read-only", "remount it: mount -o remount,rw")
@@ -206,9 +206,9 @@ pub fn rm(rm: Rm) -> Result<(), Failure> {
             continue;
         }
         let failure = match io::Error::last_os_error() {
-            e if e.raw_os_error() == Some(libc::EACCES) && name.is_possible() => {
+            e if e.raw_os_error() == Some(libc::EACCES) && name.is_possible() => kept_out().unwrap_or_else(|| {
                 name.refused("it is another user's", "only its owner and root may take it away, whatever its mode")
-            }
+            }),
             e => name.failed(&e),
         };
         match first {
