@@ -79,6 +79,28 @@ fn licences_are_allowed() {
     }
 }
 
+/// The text of each licence that this package has comes with it.
+#[test]
+fn own_licences_are_in_the_package() {
+    let manifest = file("Cargo.toml");
+    let expression = manifest.lines().find_map(|line| line.strip_prefix("license = ")).expect("a licence");
+    assert_eq!(expression, "\"MIT OR Apache-2.0\"");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["package", "--list", "--allow-dirty", "--offline"]);
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("run cargo package");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let list = String::from_utf8(output.stdout).expect("UTF-8");
+    let ends = [
+        ("LICENSE-MIT", "MIT License\n\nCopyright (c) 2026 mqns maintainers\n\nPermission is ", "SOFTWARE.\n"),
+        ("LICENSE-APACHE", "Apache License\n", "limitations under the License.\n"),
+    ];
+    for (name, first, last) in ends {
+        assert!(list.lines().any(|line| line == name), "{name} is not in {list}");
+        let text = file(name);
+        assert!(text.trim_start().starts_with(first) && text.ends_with(last), "{name}: {text}");
+    }
+}
+
 #[test]
 fn each_crate_comes_once() {
     let rules = file("deny.toml");
