@@ -578,6 +578,8 @@ fn top_gives_the_terminal_back() {
         terminal.until_it_shows(&["ready>"]);
         terminal.keys(&["clear; stty -a | tr ';' '\\n' | grep -o ' icanon\\| echo '; echo status=$?", "Enter"]);
         terminal.until_it_shows(&["icanon", "echo", status]);
+        let screen = terminal.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]);
+        assert_eq!(screen.trim(), "0 1", "the other screen, the cursor");
         terminal.keys(&["clear", "Enter"]);
     };
     let start = || {
@@ -618,5 +620,11 @@ fn top_gives_the_terminal_back() {
     terminal.keys(&["fg", "Enter"]);
     terminal.until_it_shows(&["/jobs", "[q]uit"]);
     terminal.keys(&["C-c"]);
+    is_as_it_was("status=0");
+    // By a panic, once it has the terminal: Rust makes no thread whose stack finds no memory. What it says is to be read.
+    let stack = format!("export RUST_MIN_STACK={}; echo this was before", 1_u64 << 62);
+    terminal.keys(&[&stack, "Enter"]);
+    terminal.keys(&["true; ", &top, "; echo it ended by $?", "Enter"]);
+    terminal.until_it_shows(&["this was before", "panicked at", "failed to spawn thread", "it ended by 134"]);
     is_as_it_was("status=0");
 }
