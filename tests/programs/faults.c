@@ -185,6 +185,58 @@ static void undo_notify(void)
 	undo_create();
 }
 
+static struct sigevent by_signal = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+
+/* Registered for a signal that is waited for. */
+static void setup_registered(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	NEED(!sigprocmask(SIG_BLOCK, &set, NULL));
+	NEED((q = mq_open("/new", O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK, 0600, &attr)) != (mqd_t)-1);
+	NEED(!mq_notify(q, &by_signal));
+}
+
+static int told(void)
+{
+	sigset_t set;
+	siginfo_t info;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	int n = sigtimedwait(&set, &info, &(struct timespec){0});
+	NEED(n == SIGUSR1 ? info.si_code == SI_MESGQ : n == -1 && errno == EAGAIN);
+	return n == SIGUSR1;
+}
+
+/* Sets off the notification, once; or is refused, and it is still to come. Of a priority for which a queue so small has
+ * no memory yet. */
+static int call_notified(void)
+{
+	char b[64];
+	unsigned priority;
+
+	if (mq_send(q, "x", 1, 32767)) {
+		int err = errno;
+		NEED(!told());
+		NEED(mq_notify(q, &by_signal) && errno == EBUSY);
+		errno = err;
+		return -1;
+	}
+	NEED(told() && !told());
+	NEED(mq_receive(q, b, 64, &priority) == 1 && b[0] == 'x' && priority == 32767);
+	return 0;
+}
+
+/* It was used up. */
+static void undo_notified(void)
+{
+	NEED(!mq_notify(q, &by_signal));
+	undo_create();
+}
+
 static int call_exchange(void)
 {
 	char b[64];
@@ -568,6 +620,7 @@ static const struct op {
 	{"notify-signal", setup_open, call_notify_signal, undo_notify, 0},
 	{"notify-thread", setup_open, call_notify_thread, undo_notify, 0},
 	{"send-receive", setup_open, call_exchange, undo_create, 0},
+	{"send-notified", setup_registered, call_notified, undo_notified, 0},
 	{"send-large", setup_large, call_large, undo_create, 0},
 	{"sleep", setup_sleep, call_sleep, undo_create, 0},
 	{"foreign-send", setup_foreign, call_exchange, undo_close, FOREIGN},
