@@ -256,9 +256,12 @@ pub fn task_state(tid: u32) -> Option<u8> {
     Some(text.get(close + 2).copied().unwrap_or(b'?'))
 }
 
-/// The beginning of a file in a task's directory of proc(5).
+/// The beginning of a file in a task's directory of proc(5). That of the thread: in the one above it `stat` tells of all threads of
+/// the process, for which the kernel goes through them, and thousands may be asking.
 fn about<'a>(tid: u32, name: &[u8], text: &'a mut [u8]) -> Result<&'a [u8]> {
     let mut path = Path::new(&[b"/proc/"])?;
+    path.push_decimal(tid as u64)?;
+    path.push(b"/task/")?;
     path.push_decimal(tid as u64)?;
     path.push(name)?;
     read(&path, text)

@@ -19,7 +19,7 @@ pub const CANCELLED: i32 = i32::MIN;
 pub const FIFO: i32 = 77;
 /// What who polls the FIFO sleeps on.
 const FIFO_KEY: usize = 8;
-/// Descriptor of `/proc/TID/stat`, less the thread id.
+/// Descriptor of `/proc/TID/task/TID/stat`, less the thread id.
 const STAT: usize = 100_000;
 
 /// What a word of shared memory is there for.
@@ -751,8 +751,8 @@ pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f:
         libc::SYS_openat => {
             // SAFETY: a path of the engine's, NUL-terminated.
             let path = unsafe { std::ffi::CStr::from_ptr(b as *const libc::c_char) }.to_string_lossy().into_owned();
-            match path.strip_prefix("/proc/").and_then(|rest| rest.strip_suffix("/stat")) {
-                Some(tid) => (STAT + tid.parse::<usize>().expect("a number")) as isize,
+            match path.strip_suffix("/stat").and_then(|rest| rest.rsplit_once("/task/")) {
+                Some((_, tid)) => (STAT + tid.parse::<usize>().expect("a number")) as isize,
                 None => fail(format!("open of {path}")),
             }
         }
