@@ -253,12 +253,17 @@ pub(super) fn is_dead(holder: u32, foreign: bool) -> bool {
 
 /// The same for a waiter: its wait word may have the kernel's mark.
 fn waiter_is_dead(w: &Waiter, foreign: bool) -> bool {
-    let word = w.word.load(Relaxed);
-    (word & TID_MASK == 0 && word != 0) || is_dead(w.tid.load(Relaxed), foreign)
+    is_marked(w.word.load(Relaxed)) || is_dead(w.tid.load(Relaxed), foreign)
+}
+
+/// Whether the kernel has marked a word as that of a dead one.
+fn is_marked(word: u32) -> bool {
+    word & TID_MASK == 0 && word != 0
 }
 
 /// Takes back slots and waiter records whose threads have died outside the lock; returns how many.
-/// The lock is held. Called when something runs out.
+/// The lock is held. Called when something runs out. Which threads live is asked once a second at most: there may be
+/// thousands, and as many who find nothing left. In between those are found that the kernel has marked.
 ///
 /// # Errors
 ///
@@ -268,11 +273,14 @@ pub(super) fn sweep(section: &Section<'_>) -> Result<u32> {
     let map = section.map;
     let h = map.header();
     let foreign = h.flags.load(Relaxed) & F_MIXED_PIDS != 0;
+    let now = super::coarse_seconds() as u32;
+    let asks = h.swept_sec.swap(now, Relaxed) != now;
     let mut freed = 0;
     for index in 0..h.waiter_high.load(Relaxed).min(WAITERS) {
         let w = map.waiter(index)?;
         let state = w.state.load(Relaxed);
-        if matches!(state, W_QUEUED | W_SERVED | W_OUT) && waiter_is_dead(w, foreign) {
+        let is_dead = || if asks { waiter_is_dead(w, foreign) } else { is_marked(w.word.load(Relaxed)) };
+        if matches!(state, W_QUEUED | W_SERVED | W_OUT) && is_dead() {
             if state == W_QUEUED {
                 leave_line(map, line_of(map, w), w)?;
             }
@@ -286,7 +294,9 @@ pub(super) fn sweep(section: &Section<'_>) -> Result<u32> {
     }
     for index in 0..h.high.load(Relaxed).min(map.slots()) {
         let slot = map.slot(index)?;
-        if matches!(slot.state.load(Relaxed), FILLING | TAKEN) && is_dead(slot.holder.load(Relaxed), foreign) {
+        if matches!(slot.state.load(Relaxed), FILLING | TAKEN)
+            && (is_marked(slot.holder.load(Relaxed)) || asks && is_dead(slot.holder.load(Relaxed), foreign))
+        {
             give_back(map, index, slot);
             freed += 1;
         }

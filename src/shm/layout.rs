@@ -12,7 +12,7 @@ use crate::machine::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64};
 /// First bytes of every segment; shows a foreign file or byte order.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"mqnsseg\n");
 /// Layout version: raise it with any change of meaning or place in this file.
-pub const VERSION: u64 = 5;
+pub const VERSION: u64 = 6;
 /// What `Header::format` holds once the segment is complete: the version and the sizes.
 pub const FORMAT: u64 =
     VERSION << 48 | (size_of::<Header>() as u64) << 32 | (size_of::<Slot>() as u64) << 16 | size_of::<Waiter>() as u64;
@@ -240,6 +240,8 @@ pub struct Header {
     /// Thread id of whoever is about to tell the owner of a registration that has fired, 0 once that is done; the kernel
     /// marks it if the thread dies meanwhile.
     pub firer: AtomicU32,
+    /// When all who have a slot or a record were last asked whether they live, seconds. Lock.
+    pub swept_sec: AtomicU32,
 }
 const _: () = assert!(size_of::<Header>() == 896);
 const _: () = assert!(offset_of!(Header, lock) == 64);
@@ -389,7 +391,11 @@ impl Layout {
         let stride = align(msgsize as u64, unit);
         // A sleeping sender's message waits in a slot of its own, so that a receive can put it into
         // the queue in one step, as the kernel does.
-        let spare = if stride <= 65536 { 4096 } else { 1024 };
+        let spare = match stride {
+            ..=8192 => WAITERS,
+            8193..=65536 => WAITERS / 2,
+            _ => WAITERS / 8,
+        };
         let data_len = maxmsg as u64 * stride;
         let slots_at = size_of::<Header>() as u64;
         let slots_end = slots_at + maxmsg as u64 * size_of::<Slot>() as u64;
