@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::notify::{self, Registration};
 use super::wait::{self, Step, Wait};
-use super::{Buffer, curmsgs, poll, ready_slots, repair, tap, try_receive, try_send};
+use super::{Buffer, curmsgs, look, poll, ready_slots, repair, tap, try_receive, try_send};
 use crate::abi::{Errno, MQ_PRIO_MAX, Result};
-use crate::look::{Tap, TapEvent, TappedMessage};
+use crate::look::{Message, Tap, TapEvent, TappedMessage};
 use crate::shm::Map;
 use crate::shm::layout::{F_CORRUPT, F_MIXED_PIDS, F_NOTIFY, GROUPS, NONE, WAITERS};
 use crate::sys::tls::{self, Tls};
@@ -322,6 +322,7 @@ impl<'a> User<'a> {
                     self.taps += u64::from(seen);
                     let longest = map.msgsize as usize;
                     assert!(!seen || message.len as usize <= longest, "a message of {} bytes", message.len);
+                    assert!(message.priority < MQ_PRIO_MAX, "priority {}", message.priority);
                     assert!(bytes[longest..].iter().all(|&b| b == CANARY), "only the message is written");
                 }
                 Ok(())
@@ -338,6 +339,7 @@ impl<'a> User<'a> {
                 // SAFETY: the buffer has room for the longest message.
                 let got = unsafe { try_receive(map, tls, fd, buffer) };
                 self.check(&bytes, got);
+                assert!(priority < MQ_PRIO_MAX, "priority {priority}");
                 got.map(|_| ())
             }
             8..11 if self.blocked.len() < 6 => {
@@ -613,6 +615,91 @@ fn a_lock_that_nobody_holds_is_given_up() {
     map.unmap();
     let how = "the lock word names a thread that lives and never lets go";
     row("a lock that nobody holds", how, "2", "EIO, within 5 s; once it is free the queue works", None);
+}
+
+/// Who receives, looks or taps is told a priority that there is, whatever a slot or a record says, and when.
+#[test]
+fn priorities_are_those_that_there_are() {
+    let tls = tls::ready().unwrap();
+    let fd = fifo();
+    let map = Map::guarded(2, 16);
+    let slot = map.slot(0).unwrap();
+    let (mut tapping, _) = tap::start(&map, tls, fd, &mut []).unwrap();
+    // SAFETY: a slice is readable.
+    let send = || unsafe { try_send(&map, tls, fd, b"x".as_ptr(), 1, 3) };
+    send().unwrap();
+    map.record(0).priority.store(1 << 31, Relaxed);
+    let (mut message, mut bytes) = (TappedMessage::default(), [0u8; 16]);
+    // SAFETY: the buffer has room for the longest message.
+    let event = unsafe { tap::next(&map, &mut tapping, &AtomicU32::new(1), &mut message, bytes.as_mut_ptr()) };
+    assert!(event == Ok(TapEvent::Message) && message.priority < MQ_PRIO_MAX, "tapped: {message:?}");
+    tap::end(&map, tls, &tapping).unwrap();
+    slot.priority.store(1 << 31, Relaxed);
+    let mut there = [Message::default()];
+    assert_eq!(look::messages(&map, tls, &mut there), Ok(1));
+    assert!(there[0].priority < MQ_PRIO_MAX, "shown: {}", there[0].priority);
+    slot.priority.store(3, Relaxed);
+    // What was right when it was looked at may be wrong when it is told.
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                slot.priority.store(1 << 31 | 3, Relaxed);
+                slot.priority.store(3, Relaxed);
+            }
+        });
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(300) {
+            let mut priority = 0;
+            let buffer = Buffer { data: bytes.as_mut_ptr(), priority: &raw mut priority };
+            // SAFETY: the buffer has room for the longest message.
+            let got = unsafe { try_receive(&map, tls, fd, buffer) };
+            if priority >= MQ_PRIO_MAX {
+                over.store(true, Relaxed);
+                panic!("received: {got:?}, priority {priority}");
+            }
+            // Damage that was found is no reason to stop here.
+            map.header().flags.fetch_and(!F_CORRUPT, Relaxed);
+            let _ = send();
+        }
+        over.store(true, Relaxed);
+    });
+    map.unmap();
+    // SAFETY: ours.
+    unsafe { libc::close(fd) };
+}
+
+/// A registration is its owner's, and goes with it, whatever a peer says meanwhile whose it is.
+#[test]
+fn a_registration_does_not_keep_the_mapping() {
+    let tls = tls::ready().unwrap();
+    let fd = fifo();
+    let map = Map::guarded(2, 16);
+    let own = &map.header().notify.pid;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                own.store(u32::MAX, Relaxed);
+                core::hint::spin_loop();
+            }
+        });
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(300) {
+            let what = Registration { kind: libc::SIGEV_SIGNAL, signo: 34, value: 0 };
+            let _ = notify::register(&map, tls, fd, what, 1, false);
+            notify::closed(&map, tls);
+            map.header().flags.fetch_and(!F_NOTIFY, Relaxed);
+            if map.pins.load(Relaxed) != 0 {
+                over.store(true, Relaxed);
+                panic!("it is pinned for good");
+            }
+        }
+        over.store(true, Relaxed);
+    });
+    map.unmap();
+    // SAFETY: ours.
+    unsafe { libc::close(fd) };
 }
 
 /// Whoever may use a queue may write to its FIFO, and read from it; the packets are put right, and no operation

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{Section, enter, notify, ready_slots};
-use crate::abi::{Errno, Result};
+use crate::abi::{Errno, MQ_PRIO_MAX, Result};
 use crate::look::{Message, Sleeper, State};
 use crate::shm::Map;
 use crate::shm::layout::{F_MIXED_PIDS, NONE, READY, TID_MASK, WAITERS};
@@ -75,7 +75,7 @@ pub(super) fn messages_locked(section: &Section<'_>, to: &mut [Message]) -> usiz
                 number: slot.seq.load(Relaxed),
                 slot: index,
                 len: slot.len.load(Relaxed).min(map.msgsize),
-                priority: slot.priority.load(Relaxed),
+                priority: slot.priority.load(Relaxed) & (MQ_PRIO_MAX - 1),
             };
         }
         count += 1;

@@ -456,7 +456,7 @@ pub unsafe fn try_receive(map: &Map, tls: &Tls, fd: i32, buffer: Buffer) -> Resu
 #[inline(always)]
 unsafe fn receive_first(section: Section<'_>, fd: i32, buffer: Buffer) -> Result<usize> {
     let (map, tls) = (section.map, section.tls);
-    let (index, slot) = first(map)?;
+    let (index, slot, priority) = first(map)?;
     let len = slot.len.load(Relaxed);
     if len > map.msgsize {
         return Err(Errno::EIO);
@@ -469,10 +469,10 @@ unsafe fn receive_first(section: Section<'_>, fd: i32, buffer: Buffer) -> Result
         crate::crash_point!("receive.taken");
         receive_and_tell(section, fd)?;
         // SAFETY: the caller's contract; the slot is ours.
-        return unsafe { deliver_taken(map, tls, index, slot, len, buffer) };
+        return unsafe { deliver_taken(map, tls, (index, slot), (len, priority), buffer) };
     }
     // SAFETY: the caller's contract; the slot has `len` bytes.
-    let copied = unsafe { copy_out(map, index, slot, len, buffer) };
+    let copied = unsafe { copy_out(map, index, len, priority, buffer) };
     crate::crash_point!("receive.copied");
     unlink_first(map, index, slot)?;
     crate::crash_point!("receive.unlinked");
@@ -523,10 +523,10 @@ fn after_receive<'a>(section: &Section<'a>, fd: i32, after: &mut After<'a>) -> R
 ///
 /// As [`try_receive`].
 #[inline(always)]
-unsafe fn copy_out(map: &Map, index: u32, slot: &Slot, len: u32, buffer: Buffer) -> Result<()> {
+unsafe fn copy_out(map: &Map, index: u32, len: u32, priority: u32, buffer: Buffer) -> Result<()> {
     if !buffer.priority.is_null() {
         // SAFETY: the caller's contract.
-        unsafe { fault::write_user(buffer.priority, slot.priority.load(Relaxed))? };
+        unsafe { fault::write_user(buffer.priority, priority)? };
     }
     // SAFETY: the caller's contract; `len` is at most the slot's size.
     unsafe { fault::copy(buffer.data, map.data(index)?, len as usize).map_err(|fault| blame(map, fault)) }
@@ -544,9 +544,15 @@ fn blame(map: &Map, fault: fault::Fault) -> Errno {
 ///
 /// As [`try_receive`].
 #[cold]
-unsafe fn deliver_taken(map: &Map, tls: &Tls, index: u32, slot: &Slot, len: u32, buffer: Buffer) -> Result<usize> {
+unsafe fn deliver_taken(
+    map: &Map,
+    tls: &Tls,
+    (index, slot): (u32, &Slot),
+    (len, priority): (u32, u32),
+    buffer: Buffer,
+) -> Result<usize> {
     // SAFETY: the caller's contract.
-    let copied = while_holding(tls, &slot.holder, || unsafe { copy_out(map, index, slot, len, buffer) });
+    let copied = while_holding(tls, &slot.holder, || unsafe { copy_out(map, index, len, priority, buffer) });
     crate::crash_point!("receive.delivered");
     let section = enter(map, tls)?;
     give_back(map, index, slot);

@@ -124,13 +124,14 @@ pub fn link_in_ring(map: &Map, index: u32, slot: &Slot) -> Result<()> {
     Ok(())
 }
 
-/// The oldest message of the highest priority; the queue is not empty.
+/// The oldest message of the highest priority, and that, which the slot need not say any more when it is asked again;
+/// the queue is not empty.
 ///
 /// # Errors
 ///
 /// EIO: the segment is damaged.
 #[inline(always)]
-pub fn first(map: &Map) -> Result<(u32, &Slot)> {
+pub fn first(map: &Map) -> Result<(u32, &Slot, u32)> {
     let h = map.header();
     let level0 = h.level0.load(Relaxed) & 0xff;
     if level0 == 0 {
@@ -151,10 +152,11 @@ pub fn first(map: &Map) -> Result<(u32, &Slot)> {
     let last = map.slot(group.tails[bit as usize & 63].load(Relaxed))?;
     let index = last.next.load(Relaxed);
     let slot = map.slot(index)?;
-    if slot.state.load(Relaxed) != READY || slot.priority.load(Relaxed) != g << 6 | bit {
+    let priority = g << 6 | bit;
+    if slot.state.load(Relaxed) != READY || slot.priority.load(Relaxed) != priority {
         return Err(Errno::EIO);
     }
-    Ok((index, slot))
+    Ok((index, slot, priority))
 }
 
 /// Takes the [`first`] message, slot `index`, out of its ring and the counts; `state` is to be

@@ -22,7 +22,7 @@ use core::sync::atomic::fence;
 
 use super::notify::{self, LOCKS};
 use super::{Section, enter, look};
-use crate::abi::{Errno, Result};
+use crate::abi::{Errno, MQ_PRIO_MAX, Result};
 use crate::look::{Message, Tap, TapEvent, TappedMessage};
 use crate::shm::Map;
 use crate::shm::layout::{F_CORRUPT, F_DEAD, F_TAPPED, F_UNLINKED, RECORD_UNIT, Slot, record_size};
@@ -249,7 +249,7 @@ unsafe fn read(map: &Map, tap: &mut Tap, message: &mut TappedMessage, to: *mut u
             let record = map.record(tap.at);
             let len = record.len.load(Relaxed).min(map.msgsize);
             let (number, time_ns) = (record.number.load(Relaxed), record.time_ns.load(Relaxed));
-            let priority = record.priority.load(Relaxed);
+            let priority = record.priority.load(Relaxed) & (MQ_PRIO_MAX - 1);
             let mut to = to;
             for (from, bytes) in map.ring(content(tap.at), len) {
                 // SAFETY: the caller's contract; the source lies in the segment.

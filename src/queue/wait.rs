@@ -18,7 +18,7 @@
 
 use super::store::{give_back, link, restore, unlink_ready};
 use super::{After, Buffer, COPY_LOCKED, Section, commit_send, deliver_taken, enter, fill, poll, receive_first};
-use crate::abi::{Errno, Result};
+use crate::abi::{Errno, MQ_PRIO_MAX, Result};
 use crate::machine::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::machine::atomic::{AtomicI64, AtomicU32, AtomicUsize};
 use crate::machine::{cpu, patience};
@@ -785,7 +785,7 @@ unsafe fn take_served(section: Section<'_>, wait: &Wait, w: &Waiter) -> Result<u
     }
     let index = w.slot.load(Relaxed);
     let slot = map.slot(index)?;
-    let len = slot.len.load(Relaxed);
+    let (len, priority) = (slot.len.load(Relaxed), slot.priority.load(Relaxed) & (MQ_PRIO_MAX - 1));
     if slot.state.load(Relaxed) != TAKEN || len > map.msgsize {
         return Err(Errno::EIO);
     }
@@ -793,10 +793,10 @@ unsafe fn take_served(section: Section<'_>, wait: &Wait, w: &Waiter) -> Result<u
     if len > COPY_LOCKED {
         drop(section);
         // SAFETY: the slot was given to us; the buffer is the caller's.
-        return unsafe { deliver_taken(map, tls, index, slot, len, wait.buffer) };
+        return unsafe { deliver_taken(map, tls, (index, slot), (len, priority), wait.buffer) };
     }
     // SAFETY: as above.
-    let copied = unsafe { super::copy_out(map, index, slot, len, wait.buffer) };
+    let copied = unsafe { super::copy_out(map, index, len, priority, wait.buffer) };
     crate::crash_point!("wait.taken");
     give_back(map, index, slot);
     copied.map(|()| len as usize)

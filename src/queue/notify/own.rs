@@ -234,7 +234,8 @@ pub(super) fn entered(section: &Section<'_>, what: Registration, ticket: u64, lo
         Some(own) => own,
         None => {
             let Some(own) = claim() else { return false };
-            own.pid.store(map.header().notify.pid.load(Relaxed), Relaxed);
+            // Not what the segment says of it, which may be another's by now.
+            own.pid.store(lock.pid, Relaxed);
             own.bell.store(0, Relaxed);
             own.bell_failed.store(0, Relaxed);
             own.map.store((&raw const *map).cast_mut(), Relaxed);
