@@ -179,6 +179,11 @@ fn thousand_threads_wait_at_one_queue() {
 }
 
 #[test]
+fn as_many_threads_as_can_wait_at_one_queue() {
+    many("most-threads", "8,000 waiters", "threads asleep in mq_receive, then in mq_send, on one queue");
+}
+
+#[test]
 fn thousand_epoll_sets_watch_one_queue() {
     many("epolls", "1,000 epoll sets", "with one queue, half of them edge-triggered, three rounds");
 }

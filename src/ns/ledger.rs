@@ -103,6 +103,11 @@ const MARKED: u32 = 32;
 /// What is above counts the uses.
 const SEQ: u32 = 64;
 
+/// The same with nothing on it.
+fn freed(state: u32) -> u32 {
+    state / SEQ * SEQ + FREE
+}
+
 fn is_under_way(state: u32) -> bool {
     matches!(state & KIND, CHARGING | GIVING) && state & DONE != DONE
 }
@@ -113,7 +118,7 @@ fn is_made(state: u32) -> bool {
 
 /// What a sum says that note `at` has changed.
 fn mark(at: usize, state: u32) -> u64 {
-    at as u64 + 1 | ((state / SEQ) as u64) << NOTE_BITS & ((1 << MARK_BITS) - 1)
+    (at as u64 + 1) | (((state / SEQ) as u64) << NOTE_BITS & ((1 << MARK_BITS) - 1))
 }
 
 /// How often what others do may come between before it is taken for malice.
@@ -164,7 +169,7 @@ impl Noted<'_> {
             if state / SEQ != before / SEQ || !matches!(state & KIND, CHARGING | GIVING) {
                 return;
             }
-            let next = if is_made(state) { state / SEQ * SEQ | FREE } else { state | MARKED };
+            let next = if is_made(state) { freed(state) } else { state | MARKED };
             if next == state || note.state.compare_exchange(state, next, AcqRel, Relaxed).is_ok() {
                 return;
             }
@@ -518,7 +523,7 @@ enum Asked<'a> {
 impl<'a> Taken<'a, '_> {
     /// Nothing is on it any more.
     fn wipe(&self) {
-        self.note.state.store(self.note.state.load(Relaxed) / SEQ * SEQ | FREE, Release);
+        self.note.state.store(freed(self.note.state.load(Relaxed)), Release);
     }
 
     /// Writes the note, on which there is nothing.
@@ -591,7 +596,7 @@ impl<'a> Taken<'a, '_> {
                 return;
             }
             let done = state | bit;
-            let next = if is_made(done) && done & MARKED != 0 { state / SEQ * SEQ | FREE } else { done };
+            let next = if is_made(done) && done & MARKED != 0 { freed(state) } else { done };
             if next == state || self.note.state.compare_exchange(state, next, AcqRel, Relaxed).is_ok() {
                 return;
             }

@@ -40,7 +40,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MANY = 1000 };
+enum { MANY = 1000, MOST = 8000 };
 
 #define NEED(what)                                                                               \
 	do {                                                                                     \
@@ -118,7 +118,7 @@ static void receive_one(void)
 {
 	int n = -1;
 	atomic_fetch_add(started, 1);
-	NEED(mq_receive(waited, (char *)&n, sizeof n, NULL) == sizeof n && n >= 0 && n < MANY);
+	NEED(mq_receive(waited, (char *)&n, sizeof n, NULL) == sizeof n && n >= 0 && n < MOST);
 	/* Each number once. */
 	NEED(atomic_fetch_add(&served[n], 1) == 0);
 }
@@ -142,32 +142,32 @@ static void *sender(void *arg)
 }
 
 /* All have begun, and have had the time to fall asleep. */
-static void all_asleep(void)
+static void all_asleep(int many)
 {
-	while (atomic_load(started) < MANY)
+	while (atomic_load(started) < many)
 		usleep(1000);
 	usleep(100000);
 	atomic_store(started, 0);
 }
 
-static void waiters(int threads)
+static void waiters(int threads, int many)
 {
-	static pthread_t ts[MANY];
-	static pid_t pids[MANY];
+	static pthread_t ts[MOST];
+	static pid_t pids[MOST];
 	pthread_attr_t small;
 
 	pthread_attr_init(&small);
-	pthread_attr_setstacksize(&small, 128 << 10);
-	served = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	started = served + MANY;
+	pthread_attr_setstacksize(&small, 64 << 10);
+	served = mmap(NULL, (MOST + 1) * sizeof *served, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	started = served + MOST;
 	waited = make("/waiters", 10, sizeof(int), 0);
 	for (int sending = 0; sending < 2; sending++) {
 		int room = sending ? 10 : 0, n;
 
-		memset((void *)served, 0, MANY * sizeof *served);
+		memset((void *)served, 0, many * sizeof *served);
 		for (n = 0; n < room; n++)
 			NEED(!mq_send(waited, "full", 4, 0));
-		for (long i = 0; i < MANY; i++) {
+		for (long i = 0; i < many; i++) {
 			if (threads) {
 				NEED(!pthread_create(&ts[i], &small, sending ? sender : receiver, (void *)i));
 				continue;
@@ -181,38 +181,44 @@ static void waiters(int threads)
 				_exit(0);
 			}
 		}
-		all_asleep();
-		for (int i = 0; i < MANY + room; i++) {
+		all_asleep(many);
+		for (int i = 0; i < many + room; i++) {
 			if (!sending) {
 				NEED(!mq_send(waited, (char *)&i, sizeof i, 0));
 			} else {
 				NEED(mq_receive(waited, (char *)&n, sizeof n, NULL) == sizeof n);
-				NEED(i < room ? !memcmp(&n, "full", 4) : n >= 0 && n < MANY && served[n]++ == 0);
+				NEED(i < room ? !memcmp(&n, "full", 4) : n >= 0 && n < many && served[n]++ == 0);
 			}
 		}
-		for (int i = 0; i < MANY; i++) {
+		for (int i = 0; i < many; i++) {
 			if (threads)
 				pthread_join(ts[i], NULL);
 			else
 				reap(pids[i]);
 		}
-		for (int i = 0; i < MANY; i++)
+		for (int i = 0; i < many; i++)
 			NEED(served[i] == 1);
 		NEED(messages(waited) == 0);
 	}
 	NEED(!mq_unlink("/waiters"));
-	printf("%d waits\teach is served once\n", 2 * MANY);
+	printf("%d waits\teach is served once\n", 2 * many);
 }
 
 static int processes(void)
 {
-	waiters(0);
+	waiters(0, MANY);
+	return 0;
+}
+
+static int most_threads(void)
+{
+	waiters(1, MOST);
 	return 0;
 }
 
 static int threads(void)
 {
-	waiters(1);
+	waiters(1, MANY);
 	return 0;
 }
 
@@ -634,7 +640,7 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(void);
 	} cases[] = {
-		{"children", children},   {"processes", processes}, {"threads", threads},     {"epolls", epolls},
+		{"children", children},   {"processes", processes}, {"threads", threads},     {"most-threads", most_threads}, {"epolls", epolls},
 		{"nproc", nproc},	  {"clock", jumps},	    {"directory", directory}, {"one-queue", one_queue},
 		{"queue-a", queue_a},
 	};
