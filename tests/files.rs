@@ -155,8 +155,7 @@ fn nothing_is_left(dir: &StateDir, look: Look) {
 }
 
 /// If no queue is left by its name, nobody is charged for anything after `mqns gc`, which finds what programs without
-/// the library have removed (`struct Accounts` of src/ns/control.rs: six words, 32 notes of five, then uid + 1 and bytes
-/// of each).
+/// the library have removed.
 #[track_caller]
 fn nothing_is_charged(dir: &StateDir) {
     if dir.files().iter().any(|(path, ..)| path.parent().is_some_and(|above| above.ends_with("sb"))) {
@@ -164,10 +163,8 @@ fn nothing_is_charged(dir: &StateDir) {
     }
     let gc = Command::new(env!("CARGO_BIN_EXE_mqns")).args(["gc", "-q"]).env("MQNS_DIR", dir.path()).status();
     assert!(gc.is_ok_and(|status| status.success()), "mqns gc");
-    let bytes = fs::read(dir.path().join("accounts")).expect("accounts");
-    let words: Vec<u64> = bytes.chunks_exact(8).map(|w| u64::from_ne_bytes(w.try_into().expect("8 bytes"))).collect();
-    let charged: Vec<_> = words[6 + 32 * 5..].chunks_exact(2).filter(|account| account[1] != 0).collect();
-    assert!(charged.is_empty(), "uid + 1 and bytes: {charged:?}");
+    let charged = harness::charged(dir);
+    assert!(charged.is_empty(), "uid and bytes: {charged:?}");
 }
 
 /// What scripts begin with. The working directory is a tmpfs, with two empty directories to mount on, `m` and

@@ -143,10 +143,7 @@ fn initial() -> String {
 
 /// Bytes charged to a user.
 fn charged(state: &StateDir, uid: u32) -> u64 {
-    let accounts = fs::read(state.path().join("accounts")).expect("accounts");
-    let words: Vec<u64> =
-        accounts.chunks_exact(8).map(|b| u64::from_ne_bytes(b.try_into().expect("eight bytes"))).collect();
-    words[4..].chunks_exact(2).find(|pair| pair[0] == 1 + u64::from(uid)).map_or(0, |pair| pair[1])
+    harness::charged(state).iter().find(|(of, _)| *of == uid).map_or(0, |(_, bytes)| *bytes)
 }
 
 /// What can be put under a name, and how.

@@ -255,6 +255,16 @@ fn running() -> std::sync::MutexGuard<'static, Running> {
 /// A directory of its own for the shim's state, open to every user, removed at the end.
 pub struct StateDir(PathBuf);
 
+/// Uids to which something is charged, and bytes (`struct Accounts` of src/ns/control.rs: six words, then `Ledger` of
+/// src/ns/ledger.rs: 32 notes of five, then uid + 1 and a sum, above 15 bits, of each).
+pub fn charged(state: &StateDir) -> Vec<(u32, u64)> {
+    let accounts = std::fs::read(state.path().join("accounts")).expect("accounts");
+    let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
+    let words: Vec<u64> = accounts.chunks_exact(8).map(word).collect();
+    let all = words[6 + 32 * 5..].chunks_exact(2).map(|pair| (pair[0].wrapping_sub(1) as u32, pair[1] >> 15));
+    all.filter(|&(_, bytes)| bytes != 0).collect()
+}
+
 impl StateDir {
     #[allow(clippy::new_without_default)]
     pub fn new() -> StateDir {
