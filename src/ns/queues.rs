@@ -1353,6 +1353,8 @@ pub fn end(place: &Place) {
             let _ = place.path(&[b"/q/x/", name]).and_then(|path| path.unlink());
         }
     });
+    // Notes of its queues are nobody's from now on.
+    place.accounts().catch_up(&change(place, u64::MAX, 0, 0));
 }
 
 /// Takes away the queues of a namespace whose name is gone and that nobody has open: what processes
