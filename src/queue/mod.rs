@@ -92,10 +92,7 @@ pub(crate) fn enter<'a>(map: &'a Map, tls: &'a Tls) -> Result<Section<'a>> {
 /// The wall clock's seconds, as cheap as the machine has them.
 #[inline(always)]
 pub(crate) fn coarse_seconds() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the result goes to a local; the call is the vDSO's and cannot fail for this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut now) };
-    now.tv_sec as u64
+    crate::machine::clock(libc::CLOCK_REALTIME_COARSE).tv_sec as u64
 }
 
 /// What an operation leaves to do once the lock is released.

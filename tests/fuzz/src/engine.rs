@@ -31,4 +31,4 @@ mod sys;
 mod user;
 mod world;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| world::run(&mut input::Input::new(data)));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| world::run(data));

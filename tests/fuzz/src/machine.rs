@@ -4,7 +4,8 @@
 //! * before any access to a word of the segment a hostile peer may write into it, or cut it short, as the input says
 //!   ([`Peer`]): what a peer on another CPU does;
 //! * segments lie between pages that nobody may touch;
-//! * no signal leaves the process, no file is opened but in `/proc`, and who asks about other tasks gets made-up answers;
+//! * no signal leaves the process, no file is opened, and who asks about tasks, users, namespaces or the time gets made-up
+//!   answers: the same input does the same in any process ([`trace`]);
 //! * a system call that the engine has no business with, or that would touch other memory or block, is a finding.
 
 use core::cell::UnsafeCell;
@@ -12,8 +13,9 @@ use core::cell::UnsafeCell;
 #[path = "../../model/src/machine/atomic.rs"]
 pub mod atomic;
 pub mod kernel;
+pub mod trace;
 
-pub use kernel::raw6;
+pub use kernel::{clock, raw6};
 
 /// See `src/machine.rs`: there is nobody to wait for.
 pub const fn patience(_: u32) -> u32 {

@@ -7,6 +7,7 @@ use crate::abi::{Errno, MQ_PRIO_MAX, Result};
 use crate::input::Input;
 use crate::look::{Message, Sleeper, Tap, TapEvent, TappedMessage};
 use crate::machine::kernel::{self, SURROUNDINGS};
+use crate::machine::trace;
 use crate::peer::{self, Deed};
 use crate::queue::notify::{self, Registration};
 use crate::queue::wait::{self, Step, Wait};
@@ -83,9 +84,11 @@ impl<'a> User<'a> {
         let (map, tls) = (self.map, self.tls);
         let tid = tls.tid.load(Relaxed);
         let what = input.below(32);
-        if trace() {
+        if trace::tells_steps() {
             let h = map.header();
-            eprintln!("step {what}, flags {:#x}, lock {:#x}", h.flags.load(Relaxed), h.lock.load(Relaxed));
+            // Not by an access that counts: what is told of a run is not to change it.
+            let [flags, lock] = [&h.flags, &h.lock].map(kernel::peek);
+            eprintln!("step {what}, flags {flags:#x}, lock {lock:#x}");
         }
         match what {
             24 => peer::does(&Deed::There(peer::place(map, input), peer::value(map, tid, input)), 0),
@@ -114,7 +117,7 @@ impl<'a> User<'a> {
             },
             call => {
                 if let Err(errno) = self.call(call, input) {
-                    if trace() {
+                    if trace::tells_steps() {
                         eprintln!("  {errno:?}");
                     }
                     assert!(KNOWN.contains(&errno), "{errno:?}");
@@ -385,10 +388,4 @@ fn check(place: &Option<Place>, received: Result<usize>) {
     if let Some(place) = place {
         place.check(received);
     }
-}
-
-/// MQNS_FUZZ_TRACE: says what it does.
-fn trace() -> bool {
-    static TRACE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *TRACE.get_or_init(|| std::env::var_os("MQNS_FUZZ_TRACE").is_some())
 }

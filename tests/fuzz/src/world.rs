@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use crate::input::Input;
 use crate::machine::kernel::{self, BASE, LEN, SURROUNDINGS};
+use crate::machine::trace;
 use crate::peer;
 use crate::queue::notify::{self, Registration};
 use crate::queue::{Buffer, try_receive, try_send};
@@ -34,7 +35,6 @@ const SHAPES: [(u32, u32); 6] = [(4, 16), (1, 1), (10, 64), (10, 8192), (3, 100_
 /// What there is once.
 struct World {
     tls: &'static Tls,
-    fifo: i32,
     bystander: Bystander,
     mapped: i64,
 }
@@ -51,7 +51,6 @@ fn world() -> &'static World {
         fault::init();
         let tls = tls::ready().unwrap();
         crate::sys::pid_namespace();
-        let fifo = fifo();
         // Whatever the process opens once is open by now.
         SURROUNDINGS.with(|around| around.state = Some(b'S'));
         assert_eq!(crate::shm::lock::task_state(1), Some(b'S'));
@@ -60,12 +59,15 @@ fn world() -> &'static World {
         // What is different once a process has registered is so in each run.
         let what = Registration { kind: libc::SIGEV_SIGNAL, signo: 34, value: 0 };
         let (map, file) = segment(1, 1);
+        let fifo = fifo();
         notify::register(&map, tls, fifo, what, 1, false).unwrap();
         notify::closed(&map, tls);
         map.unmap();
-        // SAFETY: ours.
-        unsafe { libc::close(file) };
-        World { tls, fifo, bystander, mapped: SURROUNDINGS.with(|around| around.mapped) }
+        for fd in [file, fifo] {
+            // SAFETY: ours.
+            unsafe { libc::close(fd) };
+        }
+        World { tls, bystander, mapped: SURROUNDINGS.with(|around| around.mapped) }
     })
 }
 
@@ -226,20 +228,32 @@ fn expose(map: &Map, file: i32) {
     peer::FILE.with(|known| *known = file);
 }
 
-pub fn run(input: &mut Input<'_>) {
+/// Nothing of earlier runs has a part in what comes: the thread's block is as if it had never been used, and the process is a
+/// fork child, to the engine, which finds out anew whatever it remembers of a process.
+fn start_anew() {
+    for word in &cshim_tls_block.0 {
+        word.store(0, Relaxed);
+    }
+    SURROUNDINGS.with(|around| {
+        around.reset();
+        around.fork();
+    });
+    kernel::calm();
+    tls::ready().unwrap();
+}
+
+pub fn run(bytes: &[u8]) {
     let world = world();
+    let input = &mut Input::new(bytes);
+    trace::begin();
     let free = lowest_free();
-    // As large as a FIFO is that somebody has just opened.
-    // SAFETY: no pointers.
-    assert!(unsafe { libc::fcntl(world.fifo, libc::F_SETPIPE_SZ, 1 << 16) } > 0);
-    // What a thread remembers of its calls.
-    world.tls.spin_skip.store(0, Relaxed);
+    start_anew();
+    let fifo = fifo();
     let (maxmsg, msgsize) = SHAPES[usize::from(input.below(SHAPES.len() as u8))];
-    SURROUNDINGS.with(|around| around.reset());
     let (mut map, file) = segment(maxmsg, msgsize);
     expose(&map, file);
     loop {
-        let mut user = User::new(&map, world.tls, world.fifo);
+        let mut user = User::new(&map, world.tls, fifo);
         // Not longer than a run should take.
         let mut calls = 0;
         let reopened = loop {
@@ -254,7 +268,7 @@ pub fn run(input: &mut Input<'_>) {
         };
         kernel::calm();
         user.end();
-        end(world, &map);
+        end(world, &map, fifo);
         if !reopened {
             break;
         }
@@ -278,8 +292,11 @@ pub fn run(input: &mut Input<'_>) {
     BASE.store(0, Relaxed);
     LEN.store(0, Relaxed);
     map.unmap();
-    // SAFETY: ours.
-    unsafe { libc::close(file) };
+    for fd in [file, fifo] {
+        // SAFETY: ours.
+        unsafe { libc::close(fd) };
+    }
+    trace::end(bytes);
     world.bystander.check();
     static RUNS: AtomicU64 = AtomicU64::new(0);
     if RUNS.fetch_add(1, Relaxed).is_multiple_of(64) {
@@ -290,7 +307,7 @@ pub fn run(input: &mut Input<'_>) {
 }
 
 /// The process leaves the queue: nothing is left of it.
-fn end(world: &World, map: &Map) {
+fn end(world: &World, map: &Map, fifo: i32) {
     let tls = world.tls;
     // Its registration goes with its descriptor; the segment need not agree.
     let h = map.header();
@@ -308,11 +325,11 @@ fn end(world: &World, map: &Map) {
         for command in [libc::F_SETLK, libc::F_OFD_SETLK] {
             let mut lock: libc::flock = core::mem::zeroed();
             lock.l_type = libc::F_UNLCK as i16;
-            assert_eq!(libc::fcntl(world.fifo, command, &raw mut lock), 0);
+            assert_eq!(libc::fcntl(fifo, command, &raw mut lock), 0);
         }
         let (mut left, mut bytes) = (0i32, [0u8; 4096]);
-        while libc::ioctl(world.fifo, libc::FIONREAD, &raw mut left) == 0 && left > 0 {
-            libc::read(world.fifo, bytes.as_mut_ptr().cast(), bytes.len());
+        while libc::ioctl(fifo, libc::FIONREAD, &raw mut left) == 0 && left > 0 {
+            libc::read(fifo, bytes.as_mut_ptr().cast(), bytes.len());
         }
     }
 }

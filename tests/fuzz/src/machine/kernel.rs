@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicUsize};
 
-use super::Alone;
+use super::{Alone, trace};
 use crate::peer::{self, Deed};
 
 /// What the engine does to a word.
@@ -36,8 +36,12 @@ pub fn calm() {
 }
 
 /// Before an access to a word; true: it is made.
-pub fn before(address: usize, _: Access) -> bool {
-    if UNTIL.load(Relaxed) != 0 && address.wrapping_sub(BASE.load(Relaxed)) < LEN.load(Relaxed) {
+pub fn before(address: usize, access: Access) -> bool {
+    let offset = address.wrapping_sub(BASE.load(Relaxed));
+    if offset >= LEN.load(Relaxed) {
+        return true;
+    }
+    if UNTIL.load(Relaxed) != 0 {
         let left = UNTIL.load(Relaxed) - 1;
         UNTIL.store(left, Relaxed);
         if left == 0 {
@@ -49,8 +53,25 @@ pub fn before(address: usize, _: Access) -> bool {
             peer::does(&deed, address);
         }
     }
+    if trace::is_on() {
+        // SAFETY: the word that is about to be accessed, or the aligned one that has it.
+        let there = unsafe { &*((address & !3) as *const AtomicU32) }.load(Relaxed);
+        trace::note(match access {
+            Access::Load => [0, offset as u64, there.into()],
+            Access::Store => [1, offset as u64, there.into()],
+        });
+    }
     true
 }
+
+/// What a word holds, by no access of the engine's: the peer does nothing before it.
+pub fn peek(word: &super::atomic::AtomicU32) -> u32 {
+    // SAFETY: an atomic word.
+    unsafe { &*word.as_ptr().cast::<AtomicU32>() }.load(Relaxed)
+}
+
+/// The process and its one thread, as the engine knows them: the same in each run. So are all numbers that it gets.
+const ID: u32 = 54321;
 
 /// What the kernel, and other tasks, are like.
 pub struct Surroundings {
@@ -72,6 +93,10 @@ pub struct Surroundings {
     pub mapped: i64,
     /// A file whose contents are made up.
     made_up: i32,
+    /// The page that the kernel wipes on fork.
+    wiped: usize,
+    /// What the clocks say, ns: more with every look.
+    now_ns: i64,
 }
 
 pub static SURROUNDINGS: Alone<Surroundings> = Alone::new(Surroundings {
@@ -84,6 +109,8 @@ pub static SURROUNDINGS: Alone<Surroundings> = Alone::new(Surroundings {
     segments: Vec::new(),
     mapped: 0,
     made_up: -1,
+    wiped: 0,
+    now_ns: 0,
 });
 
 impl Surroundings {
@@ -92,6 +119,15 @@ impl Surroundings {
         self.sleeps.clear();
         (self.woken, self.state, self.cpu_time_ns) = (0, None, 0);
         (self.room, self.may_signal) = (u32::MAX, true);
+        self.now_ns = 1_000_000_000_000_000_000;
+    }
+
+    /// What a fork child finds: the engine takes nothing that it has found out before for true.
+    pub fn fork(&mut self) {
+        if self.wiped != 0 {
+            // SAFETY: the engine's page, which the kernel would wipe.
+            unsafe { *(self.wiped as *mut u64) = 0 };
+        }
     }
 
     fn segment(&mut self, at: usize, len: usize) -> Option<[usize; 4]> {
@@ -151,7 +187,9 @@ impl Surroundings {
         let path = unsafe { std::ffi::CStr::from_ptr(a[1] as *const libc::c_char) }.to_str().unwrap_or("?");
         assert_eq!(a[2] as i32 & (libc::O_ACCMODE | libc::O_CREAT), libc::O_RDONLY, "{path} is opened for writing");
         let task = path.strip_prefix("/proc/").filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-        match task.and_then(|rest| rest.split_once('/')) {
+        // Its own, or those in `task` of its process.
+        let parts = task.and_then(|rest| Some((rest.split_once('/')?.0, rest.rsplit_once('/')?.1)));
+        match parts {
             Some((task, "stat")) => match self.state {
                 Some(state) => self.file(&format!("{task} (x) y) {} 0", state as char), a[2]),
                 None => -libc::ENOENT as isize,
@@ -161,7 +199,7 @@ impl Surroundings {
                 self.file(&format!("{} 0 0", self.cpu_time_ns), a[2])
             }
             Some((_, "cgroup")) => self.file("0::/x\n", a[2]),
-            _ if path.starts_with("/proc/") => real(libc::SYS_openat, a),
+            _ if path == "/proc/self/status" => self.file(&format!("Name:\tx\nNSpid:\t{ID}\n"), a[2]),
             _ if path.starts_with("/sys/fs/cgroup/") => -libc::ENOENT as isize,
             _ => panic!("{path} is opened"),
         }
@@ -180,6 +218,31 @@ impl Surroundings {
             other => panic!("operation {other} of futex(2)"),
         }
     }
+}
+
+/// What a link in `/proc` says.
+fn link(path: usize, buffer: usize, len: usize) -> isize {
+    // SAFETY: the engine passes a path.
+    let path = unsafe { std::ffi::CStr::from_ptr(path as *const libc::c_char) }.to_str().unwrap_or("?");
+    let text = match path {
+        "/proc/self" => ID.to_string(),
+        "/proc/thread-self/ns/pid" => "pid:[4026531836]".to_string(),
+        "/proc/thread-self/ns/user" => "user:[4026531837]".to_string(),
+        _ => panic!("link {path} is read"),
+    };
+    assert!(text.len() <= len);
+    // SAFETY: the engine passes a buffer as long as said.
+    unsafe { core::ptr::copy_nonoverlapping(text.as_ptr(), buffer as *mut u8, text.len()) };
+    text.len() as isize
+}
+
+/// What a clock says.
+pub fn clock(_: libc::clockid_t) -> libc::timespec {
+    SURROUNDINGS.with(|around| {
+        // Some of what happens in a row does so in the same second.
+        around.now_ns += 100_000_000;
+        libc::timespec { tv_sec: around.now_ns / 1_000_000_000, tv_nsec: around.now_ns % 1_000_000_000 }
+    })
 }
 
 fn real(nr: libc::c_long, a: [usize; 6]) -> isize {
@@ -204,11 +267,18 @@ fn is_ready(fd: usize, events: i16) -> bool {
 ///
 /// As there.
 pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
-    let all = [a, b, c, d, e, f];
+    let result = call(nr, [a, b, c, d, e, f]);
+    // Addresses may be any.
+    trace::note([2, nr as u64, if nr == libc::SYS_mmap { result.min(0) } else { result } as u64]);
+    result
+}
+
+fn call(nr: i64, all: [usize; 6]) -> isize {
+    let [a, b, c, _, e, _] = all;
     SURROUNDINGS.with(|around| match nr {
         libc::SYS_futex => around.futex(a, b as i32, c as u32),
         libc::SYS_sched_yield => 0,
-        libc::SYS_mmap if a == 0 && e as i32 >= 0 => around.map_guarded(b, c, d, e),
+        libc::SYS_mmap if a == 0 && e as i32 >= 0 => around.map_guarded(b, c, all[3], e),
         libc::SYS_mmap if a == 0 => {
             around.mapped += 1;
             real(nr, all)
@@ -218,7 +288,10 @@ pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f:
             real(nr, all)
         }
         libc::SYS_munmap => around.unmap(a, b),
-        libc::SYS_madvise if c as i32 == libc::MADV_WIPEONFORK => real(nr, all),
+        libc::SYS_madvise if c as i32 == libc::MADV_WIPEONFORK => {
+            around.wiped = a;
+            real(nr, all)
+        }
         libc::SYS_madvise => {
             assert!(around.segment(a, b).is_some(), "advice on other memory");
             if c as i32 == libc::MADV_POPULATE_WRITE {
@@ -237,7 +310,7 @@ pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f:
         }
         libc::SYS_sched_getattr => -libc::ESRCH as isize,
         libc::SYS_rt_sigqueueinfo => {
-            assert_eq!(a as i32, std::process::id() as i32, "a signal to who is not registered");
+            assert_eq!(a as u32, ID, "a signal to who is not registered");
             // SAFETY: the engine passes a structure of 128 bytes.
             let info = unsafe { &*(c as *const [u32; 32]) };
             assert!(info[3] == 0 && info[8..].iter().all(|&word| word == 0), "more than a notification is told");
@@ -262,21 +335,34 @@ pub unsafe fn raw6(nr: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f:
                 libc::F_SETPIPE_SZ,
             ];
             assert!(harmless.contains(&(b as i32)), "command {b} of fcntl(2)");
-            real(nr, all)
+            let result = real(nr, all);
+            if b as i32 == libc::F_OFD_GETLK && result == 0 {
+                // SAFETY: the engine passes such a structure.
+                let lock = unsafe { &mut *(c as *mut libc::flock) };
+                if lock.l_pid == std::process::id() as i32 {
+                    lock.l_pid = ID as i32;
+                }
+            }
+            result
         }
+        libc::SYS_readlinkat => link(b, c, all[3]),
+        libc::SYS_newfstatat => {
+            let result = real(nr, all);
+            if result == 0 {
+                // SAFETY: the engine passes such a structure.
+                unsafe { (*(c as *mut libc::stat)).st_dev = 23 };
+            }
+            result
+        }
+        libc::SYS_getpid | libc::SYS_gettid => ID as isize,
+        libc::SYS_getuid | libc::SYS_geteuid => 1000,
         libc::SYS_close
         | libc::SYS_pread64
         | libc::SYS_ppoll
         | libc::SYS_ioctl
-        | libc::SYS_readlinkat
-        | libc::SYS_newfstatat
         | libc::SYS_rt_sigprocmask
         | libc::SYS_get_robust_list
-        | libc::SYS_set_robust_list
-        | libc::SYS_getpid
-        | libc::SYS_gettid
-        | libc::SYS_getuid
-        | libc::SYS_geteuid => real(nr, all),
+        | libc::SYS_set_robust_list => real(nr, all),
         _ => panic!("system call {nr}"),
     })
 }
