@@ -648,3 +648,147 @@ impl<'a> Taken<'a, '_> {
         noted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::sys::tls;
+
+    struct World {
+        ledger: Box<Ledger>,
+        count: Sum,
+        gone: AtomicBool,
+    }
+
+    impl Marks for World {
+        fn is_made(&self, _: u64, _: u32, _: u64) -> bool {
+            self.gone.load(SeqCst)
+        }
+    }
+
+    impl World {
+        fn new() -> World {
+            // SAFETY: plain words, of which 0 is a value.
+            let ledger = unsafe { Box::new_zeroed().assume_init() };
+            World { ledger, count: Sum::default(), gone: AtomicBool::new(false) }
+        }
+
+        fn of(&self, queue: u64, uid: u32, cost: u64) -> Change<'_> {
+            Change { place: 77, count: &self.count, uid, cost, queue, marks: self }
+        }
+
+        fn words(&self) -> &[AtomicU64] {
+            // SAFETY: the ledger is 8-byte words or halves of such, all of them atomics.
+            unsafe { core::slice::from_raw_parts((&raw const *self.ledger).cast(), size_of::<Ledger>() / 8) }
+        }
+    }
+
+    #[test]
+    fn limits_are_exact() {
+        let world = World::new();
+        let ready = Some(tls::ready().expect("a block"));
+        let charge = |queue, uid, cost, limit, most| {
+            world.ledger.charge(ready, &world.of(queue, uid, cost), limit, most).map(Noted::settle)
+        };
+        assert_eq!(charge(1, 5, 60, 100, 3), Ok(()));
+        assert_eq!(charge(2, 5, 41, 100, 3), Err(Refused::TooMuch(60)));
+        assert_eq!(charge(2, 5, 40, 100, 3), Ok(()));
+        assert_eq!(charge(3, 6, MOST - 1, u64::MAX, 3), Ok(()));
+        assert_eq!(charge(4, 6, 2, u64::MAX, 4), Err(Refused::TooMuch(MOST - 1)));
+        assert_eq!(charge(4, 7, 1, 100, 3), Err(Refused::TooMany));
+        assert_eq!(
+            (world.ledger.used(5), world.ledger.used(6), world.ledger.used(7), world.count.get()),
+            (100, MOST - 1, 0, 3)
+        );
+        let give =
+            |queue, uid, cost| world.ledger.give_back(ready, &world.of(queue, uid, cost), |_| true).map(Noted::settle);
+        assert_eq!(give(1, 5, 60), Some(()));
+        assert_eq!((world.ledger.used(5), world.count.get()), (40, 2));
+        assert_eq!(world.ledger.give_back(ready, &world.of(2, 5, 40), |_| false).map(Noted::settle), None);
+        // More than is there.
+        assert_eq!(give(2, 5, 50), Some(()));
+        assert_eq!((world.ledger.used(5), world.count.get()), (0, 1));
+        assert_eq!(world.ledger.notes_in_use(), 0);
+    }
+
+    /// What is charged and not marked counts, and is given back by whoever finds it; what nobody would miss goes when notes run out.
+    #[test]
+    fn notes_of_the_dead_are_used_again() {
+        let world = World::new();
+        let ready = Some(tls::ready().expect("a block"));
+        for queue in 0..NOTES as u64 {
+            // Dead before the mark.
+            core::mem::forget(world.ledger.charge(ready, &world.of(queue, 5, 1), 1000, 1000));
+        }
+        assert_eq!((world.ledger.notes_in_use(), world.ledger.used(5)), (NOTES, NOTES as u64));
+        // Without a note.
+        world.ledger.charge(ready, &world.of(999, 5, 1), 1000, 1000).expect("room").settle();
+        assert_eq!(world.ledger.used(5), NOTES as u64 + 1);
+        for queue in 0..NOTES as u64 {
+            // It is told that a note says so. Dead before the mark of this.
+            let given = world.ledger.give_back(ready, &world.of(queue, 5, 1), |noted| noted);
+            core::mem::forget(given.expect("it was charged"));
+            // The next finds that it is done.
+            let _ = world.ledger.give_back(ready, &world.of(queue, 5, 1), |_| unreachable!("it is known"));
+        }
+        assert_eq!((world.ledger.notes_in_use(), world.ledger.used(5)), (NOTES, 1));
+        world.gone.store(true, SeqCst);
+        world.ledger.charge(ready, &world.of(1000, 5, 1), 1000, 1000).expect("room").settle();
+        assert_eq!((world.ledger.notes_in_use(), world.ledger.used(5)), (0, 2));
+    }
+
+    /// Whatever others write there, at any time: a call ends, and takes no more than the words of the file for what they are.
+    #[test]
+    fn hostile_notes_keep_nobody() {
+        let seeds = if cfg!(sanitized) { 200 } else { 2000 };
+        for seed in 0..seeds {
+            let world = World::new();
+            let mut state = (seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut random = move || {
+                state ^= state >> 12;
+                state ^= state << 25;
+                state ^= state >> 27;
+                state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+            };
+            let mut spoil = |words: &[AtomicU64]| {
+                let value = match random() % 6 {
+                    0 => random(),
+                    1 => u64::MAX,
+                    // A living owner, a dead one.
+                    2 => crate::sys::gettid() as u64 | (random() % 256) << 32,
+                    3 => 0x4000_0000 | (random() % 256) << 32,
+                    4 => random() % 8 << 32,
+                    _ => 77,
+                };
+                // Notes rather than accounts.
+                let at = if random().is_multiple_of(4) { random() as usize } else { random() as usize % (NOTES * 5) };
+                words[at % words.len()].store(value, SeqCst);
+            };
+            for _ in 0..seed % 64 {
+                spoil(world.words());
+            }
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(SeqCst) {
+                        spoil(world.words());
+                    }
+                });
+                let ready = Some(tls::ready().expect("a block"));
+                for queue in 0..20 {
+                    let what = world.of(queue % 3, (queue % 5) as u32, queue);
+                    if let Ok(noted) = world.ledger.charge(ready, &what, 1 << 40, 1000) {
+                        noted.settle();
+                    }
+                    if let Some(noted) = world.ledger.give_back(ready, &what, |noted| noted || queue % 2 == 0) {
+                        noted.settle();
+                    }
+                    world.ledger.catch_up(ready, &what);
+                }
+                over.store(true, SeqCst);
+            });
+        }
+    }
+}
