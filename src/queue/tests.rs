@@ -1307,6 +1307,39 @@ fn an_owner_that_is_frozen_is_waited_for() {
     map.unmap();
 }
 
+/// A word that somebody has written may name a thread of the kernel's: idle ones are no owners, and whoever was found to be none
+/// once need not be waited for so long again.
+#[test]
+fn threads_of_the_kernel_are_no_owners() {
+    let state = |tid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next())
+    };
+    // Behind the first of them all; in a pid namespace of its own a program sees none.
+    let found = |wanted: char| (2..200).find(|&tid| state(tid) == Some(wanted));
+    let (Some(idle), Some(asleep)) = (found('I'), found('S')) else {
+        return eprintln!("skipped: no threads of the kernel are to be seen");
+    };
+    let tls = tls::ready().unwrap();
+    let map = Map::anonymous(4, 64);
+    let lock_named = |tid: u32| {
+        map.header().lock.store(tid, SeqCst);
+        let begun = Instant::now();
+        // SAFETY: a slice is readable.
+        (unsafe { try_send(&map, tls, -1, b"x".as_ptr(), 1, 0) }, begun.elapsed())
+    };
+    assert_eq!(lock_named(idle).0, Ok(()));
+    let (first, took) = lock_named(asleep);
+    assert_eq!((first, took >= Duration::from_secs(1)), (Err(Errno::EIO), true));
+    let (again, took) = lock_named(asleep);
+    assert_eq!(again, Err(Errno::EIO));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // Another one may be.
+    assert_eq!(lock_named(idle).0, Ok(()));
+    assert!(receive(&map, tls).is_ok() && receive(&map, tls).is_ok());
+    map.unmap();
+}
+
 /// A queue's FIFO.
 fn fifo(name: &str) -> i32 {
     let path = std::ffi::CString::new(format!("/dev/shm/mqns-test-fifo-{name}-{}", std::process::id())).unwrap();

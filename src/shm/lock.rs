@@ -32,10 +32,12 @@ const TRUST_NS: u64 = 20_000_000;
 /// Each look in vain doubles that, up to here: thousands may wait at a time, and the looks are not to be what the
 /// owner gets no time for.
 const MOST_TRUST_NS: u64 = 160_000_000;
-/// Asleep for so long with the lock said to be its own, or so long at work (by its own CPU time), nobody is inside a section.
+/// Asleep for so long, all in all, with the lock said to be its own, or so long at work (by its own CPU time), nobody is inside a section.
 const TOO_LONG_NS: u64 = 1_000_000_000;
 /// The same where nobody can tell what it does: among several pid namespaces.
 const TOO_LONG_UNSEEN_NS: u64 = 2_400_000_000;
+/// The same, about, for the owner at which this thread has given up the last time.
+const KNOWN_NS: u64 = 80_000_000;
 
 /// The lock, held. Unlocks when dropped.
 pub struct Held<'a> {
@@ -129,6 +131,7 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
         if owner == 0 || (seen & OWNER_DIED) != 0 {
             let mine = tid | mark | (seen & WAITERS);
             if word.compare_exchange(seen, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                tls.doubted.store(0, Ordering::Relaxed);
                 return Ok(seen & OWNER_DIED != 0);
             }
             continue;
@@ -169,13 +172,19 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
             continue;
         }
         let state = if foreign() { Some(b'?') } else { task_state(owner) };
-        if matches!(state, None | Some(b'Z' | b'X' | b'x')) {
+        if is_over(state) {
             let mine = tid | WAITERS;
             if word.compare_exchange(asleep, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 return Ok(true);
             }
         }
-        if doubt.grows(owner, state, trust_ns) && word.load(Ordering::Relaxed) == asleep {
+        // A call may come by several times, and a program call again: what has been found out need not be again.
+        let known = tls.doubted.load(Ordering::Relaxed) == word.as_ptr() as usize
+            && tls.doubted_owner.load(Ordering::Relaxed) == owner as u64
+            && trust_ns >= KNOWN_NS;
+        if (doubt.grows(owner, state, trust_ns) || known) && word.load(Ordering::Relaxed) == asleep {
+            tls.doubted.store(word.as_ptr() as usize, Ordering::Relaxed);
+            tls.doubted_owner.store(owner as u64, Ordering::Relaxed);
             return Err(Errno::EIO);
         }
         trust_ns = (trust_ns * 2).min(MOST_TRUST_NS);
@@ -191,6 +200,7 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
 #[derive(Default)]
 struct Doubt {
     owner: u32,
+    /// For how long it seemed to sleep, all in all: who is busy now and then is no owner for that.
     asleep_ns: u64,
     unseen_ns: u64,
     /// 1 + its CPU time at the first look.
@@ -217,7 +227,6 @@ impl Doubt {
                 return self.unseen_ns >= TOO_LONG_UNSEEN_NS;
             }
             Some(_) => {
-                self.asleep_ns = 0;
                 let Some(has_ns) = cpu_time_ns(owner) else {
                     self.unseen_ns += since_ns;
                     return self.unseen_ns >= TOO_LONG_UNSEEN_NS;
@@ -234,7 +243,12 @@ impl Doubt {
 
 /// Whether no task of this thread id runs in the caller's pid namespace: there is none, or a zombie.
 pub fn is_gone(tid: u32) -> bool {
-    matches!(task_state(tid), None | Some(b'Z' | b'X' | b'x'))
+    is_over(task_state(tid))
+}
+
+/// Whether a task is none, a zombie, or an idle thread of the kernel's, which has never been one of a program.
+fn is_over(state: Option<u8>) -> bool {
+    matches!(state, None | Some(b'Z' | b'X' | b'x' | b'I'))
 }
 
 /// The state letter of a task as in proc(5), or `None` if there is no such task.

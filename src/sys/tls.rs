@@ -47,8 +47,11 @@ pub struct Tls {
     /// `list_op_pending` as it was before the lock that is held now: locks of the kind of
     /// `shm::lock` don't nest in a thread.
     pub outer_pending: AtomicUsize,
+    /// Address of the last lock word that this thread gave up waiting for, and who was said to have it (`shm::lock`).
+    pub doubted: AtomicUsize,
+    pub doubted_owner: AtomicU64,
     /// Room to grow without touching `cshim/`.
-    pub spare: [AtomicU64; 7],
+    pub spare: [AtomicU64; 5],
 }
 const _: () = assert!(core::mem::size_of::<Tls>() == 192);
 
@@ -283,7 +286,9 @@ impl Tls {
             },
             reserved: [const { AtomicU64::new(0) }; 4],
             outer_pending: AtomicUsize::new(0),
-            spare: [const { AtomicU64::new(0) }; 7],
+            doubted: AtomicUsize::new(0),
+            doubted_owner: AtomicU64::new(0),
+            spare: [const { AtomicU64::new(0) }; 5],
         }
     }
 
