@@ -720,7 +720,7 @@ mod tests {
         let ready = Some(tls::ready().expect("a block"));
         for queue in 0..NOTES as u64 {
             // Dead before the mark.
-            core::mem::forget(world.ledger.charge(ready, &world.of(queue, 5, 1), 1000, 1000));
+            let _ = world.ledger.charge(ready, &world.of(queue, 5, 1), 1000, 1000).expect("room");
         }
         assert_eq!((world.ledger.notes_in_use(), world.ledger.used(5)), (NOTES, NOTES as u64));
         // Without a note.
@@ -729,7 +729,7 @@ mod tests {
         for queue in 0..NOTES as u64 {
             // It is told that a note says so. Dead before the mark of this.
             let given = world.ledger.give_back(ready, &world.of(queue, 5, 1), |noted| noted);
-            core::mem::forget(given.expect("it was charged"));
+            let _ = given.expect("it was charged");
             // The next finds that it is done.
             let _ = world.ledger.give_back(ready, &world.of(queue, 5, 1), |_| unreachable!("it is known"));
         }
@@ -759,7 +759,7 @@ mod tests {
                     // A living owner, a dead one.
                     2 => crate::sys::gettid() as u64 | (random() % 256) << 32,
                     3 => 0x4000_0000 | (random() % 256) << 32,
-                    4 => random() % 8 << 32,
+                    4 => (random() % 8) << 32,
                     _ => 77,
                 };
                 // Notes rather than accounts.
