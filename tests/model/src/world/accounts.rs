@@ -289,7 +289,7 @@ pub fn small() -> Vec<Plan> {
             "killed: one of several uses, while another looks",
             vec![vec![Make(0), Make(1), Take(0), Make(0)], vec![Make(2)]],
             1,
-            2,
+            1,
         ),
         Plan { marks: 3, ..plan("killed: one, with a mark of an old use", vec![vec![Make(0)]], 1, 1) },
         Plan { marks: 2, ..plan("killed: one, with a mark of an older use", vec![vec![Make(0)]], 1, 1) },
