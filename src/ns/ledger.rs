@@ -10,7 +10,8 @@
 //! note · account · count · note let go          mark          note gone
 //! ```
 //!
-//! So nobody waits for anybody. A note has a robust futex word: the kernel says which are of the dead, and whoever comes by brings
+//! So nobody waits for anybody, as long as there are notes: who gives back and finds all of them in use by the living lets others run, some
+//! thousand times at most. A note has a robust futex word: the kernel says which are of the dead, and whoever comes by brings
 //! to an end what such a one says. The count of another namespace, which he need not know, he leaves to the next who
 //! changes that. The note stays until the mark is made: as long as it is there it counts, and not the mark. Who is stopped has his
 //! note for as long as that takes, and goes on with it.
@@ -308,7 +309,12 @@ impl Ledger {
                         give_way();
                         continue;
                     };
-                    let Some(taken) = self.take_free(tls, room) else { continue };
+                    let Some(taken) = self.take_free(tls, room) else {
+                        if tls.is_none() {
+                            break;
+                        }
+                        continue;
+                    };
                     taken.publish(what, account.as_ref(), ASKING);
                     crate::crash_point!("ledger.asked");
                     match taken.ask(what) {
@@ -474,7 +480,9 @@ impl Ledger {
     /// Changes a sum, and leaves a mark of the note that says so. Without one: the mark that was there.
     fn change<E>(&self, target: &Target<'_>, mark: Option<u64>, to: impl Fn(u64) -> Result<u64, E>) -> Result<(), E> {
         let word = &target.sum.0;
-        for tries in 0.. {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let seen = word.load(Acquire);
             let before = Sum::mark(seen);
             if mark.is_some() && !self.tell(target, seen) && tries < PATIENCE {
@@ -486,11 +494,10 @@ impl Ledger {
             }
             if tries >= PATIENCE {
                 // Somebody is at it who does nothing else: then it is his.
-                word.swap(next, SeqCst);
+                word.store(next, SeqCst);
                 return Ok(());
             }
         }
-        unreachable!("it ends above")
     }
 
     /// Tells the note that has changed a sum last that it has. False: look again.
@@ -737,6 +744,24 @@ mod tests {
         world.gone.store(true, SeqCst);
         world.ledger.charge(ready, &world.of(1000, 5, 1), 1000, 1000).expect("room").settle();
         assert_eq!((world.ledger.notes_in_use(), world.ledger.used(5)), (0, 2));
+    }
+
+    /// All notes are said to be the living's, who never let go: what is given back is given back all the same, and soon.
+    #[test]
+    fn notes_that_nobody_lets_go_are_done_without() {
+        let world = World::new();
+        let ready = Some(tls::ready().expect("a block"));
+        world.ledger.charge(ready, &world.of(1, 5, 60), 100, 3).expect("room").settle();
+        for note in &world.ledger.notes {
+            note.owner.store(1, SeqCst);
+        }
+        let begun = std::time::Instant::now();
+        world.ledger.give_back(ready, &world.of(1, 5, 60), |_| true).expect("it is due").settle();
+        println!("{:?}", begun.elapsed());
+        assert_eq!((world.ledger.used(5), world.count.get()), (0, 0));
+        world.ledger.charge(None, &world.of(1, 5, 60), 100, 3).expect("room").settle();
+        world.ledger.give_back(None, &world.of(1, 5, 60), |_| true).expect("it is due").settle();
+        assert_eq!((world.ledger.used(5), world.count.get()), (0, 0));
     }
 
     /// Whatever others write there, at any time: a call ends, and takes no more than the words of the file for what they are.

@@ -16,7 +16,7 @@ use crate::machine::atomic::{AtomicU32, Ordering};
 use crate::machine::patience;
 use crate::sys::futex;
 use crate::sys::path::Path;
-use crate::sys::tls::Tls;
+use crate::sys::tls::{RobustHead, Tls};
 use crate::syscall;
 
 const WAITERS: u32 = 0x8000_0000;
@@ -38,6 +38,8 @@ const TOO_LONG_NS: u64 = 1_000_000_000;
 const TOO_LONG_UNSEEN_NS: u64 = 2_400_000_000;
 /// The same, about, for the owner at which this thread has given up the last time.
 const KNOWN_NS: u64 = 80_000_000;
+/// For so long, seconds.
+const KNOWN_FOR_SEC: u64 = 10;
 
 /// The lock, held. Unlocks when dropped.
 pub struct Held<'a> {
@@ -60,13 +62,7 @@ pub fn lock<'a>(
     foreign: impl Fn() -> bool,
     repair: impl FnOnce() -> Result<()>,
 ) -> Result<Held<'a>> {
-    let robust = tls.robust();
-    let outer = robust.list_op_pending.load(Ordering::Relaxed);
-    tls.enter_critical();
-    tls.outer_pending.store(outer, Ordering::Relaxed);
-    let entry = (word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Ordering::Relaxed));
-    robust.list_op_pending.store(entry, Ordering::Relaxed);
-    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    let (robust, outer) = begin(word, tls);
     let tid = tls.tid.load(Ordering::Relaxed);
     if word.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed).is_ok() {
         return Ok(Held { word, tls });
@@ -87,13 +83,9 @@ pub fn lock<'a>(
     }
 }
 
-/// Takes a lock that nobody holds, or one who has died; what he may have left is the caller's to look for. Nothing: somebody
-/// holds it.
-pub fn take<'a>(word: &'a AtomicU32, tls: &'a Tls) -> Option<Held<'a>> {
-    let seen = word.load(Ordering::Relaxed);
-    if seen & TID_MASK != 0 && !has_died(seen) {
-        return None;
-    }
+/// A critical section begins: should the thread die, the kernel looks at the word. The robust list, and what was pending there.
+#[inline(always)]
+fn begin<'a>(word: &AtomicU32, tls: &'a Tls) -> (&'a RobustHead, usize) {
     let robust = tls.robust();
     let outer = robust.list_op_pending.load(Ordering::Relaxed);
     tls.enter_critical();
@@ -101,6 +93,17 @@ pub fn take<'a>(word: &'a AtomicU32, tls: &'a Tls) -> Option<Held<'a>> {
     let entry = (word.as_ptr() as usize).wrapping_sub(robust.futex_offset.load(Ordering::Relaxed));
     robust.list_op_pending.store(entry, Ordering::Relaxed);
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    (robust, outer)
+}
+
+/// Takes a lock that nobody holds, or one who has died; what he may have left is the caller's to look for. Nothing: somebody
+/// holds it.
+pub fn take<'a>(word: &'a AtomicU32, tls: &'a Tls) -> Option<Held<'a>> {
+    let seen = word.load(Ordering::Relaxed);
+    if seen & TID_MASK != 0 && !has_died(seen) {
+        return None;
+    }
+    let (robust, outer) = begin(word, tls);
     let tid = tls.tid.load(Ordering::Relaxed);
     if word.compare_exchange(seen, tid, Ordering::Acquire, Ordering::Relaxed).is_ok() {
         return Some(Held { word, tls });
@@ -178,13 +181,18 @@ fn lock_slow(word: &AtomicU32, tls: &Tls, tid: u32, foreign: impl Fn() -> bool) 
                 return Ok(true);
             }
         }
-        // A call may come by several times, and a program call again: what has been found out need not be again.
+        // A call may come by several times, and a program call again: what has been found out need not be again at once. (Later it
+        // may be true. Who is stopped was not found to be none by that.)
+        let now = crate::machine::clock(libc::CLOCK_MONOTONIC_COARSE).tv_sec as u64;
+        let told = tls.doubted_owner.load(Ordering::Relaxed);
         let known = tls.doubted.load(Ordering::Relaxed) == word.as_ptr() as usize
-            && tls.doubted_owner.load(Ordering::Relaxed) == owner as u64
-            && trust_ns >= KNOWN_NS;
+            && told as u32 == owner
+            && now.wrapping_sub(told >> 32) < KNOWN_FOR_SEC
+            && trust_ns >= KNOWN_NS
+            && !matches!(state, Some(b'T' | b't' | b'D'));
         if (doubt.grows(owner, state, trust_ns) || known) && word.load(Ordering::Relaxed) == asleep {
             tls.doubted.store(word.as_ptr() as usize, Ordering::Relaxed);
-            tls.doubted_owner.store(owner as u64, Ordering::Relaxed);
+            tls.doubted_owner.store(owner as u64 | now << 32, Ordering::Relaxed);
             return Err(Errno::EIO);
         }
         trust_ns = (trust_ns * 2).min(MOST_TRUST_NS);

@@ -47,7 +47,8 @@ pub struct Tls {
     /// `list_op_pending` as it was before the lock that is held now: locks of the kind of
     /// `shm::lock` don't nest in a thread.
     pub outer_pending: AtomicUsize,
-    /// Address of the last lock word that this thread gave up waiting for, and who was said to have it (`shm::lock`).
+    /// Address of the last lock word that this thread gave up waiting for, and who was said to have it; in the upper half when
+    /// that was, seconds (`shm::lock`).
     pub doubted: AtomicUsize,
     pub doubted_owner: AtomicU64,
     /// Room to grow without touching `cshim/`.
